@@ -1,1 +1,20 @@
-//! See ARCHITECTURE.md.
+//! The harness of the whole-system tests: real images in real virtual machines.
+//!
+//! Reading order: [`machine`] (a QEMU with our disk), [`qmp`] and [`ssh`] (how it is steered),
+//! [`template`] (boot once, start many), [`registry`] and [`release`] (what it updates from),
+//! [`write_log`] (what a power cut leaves), [`limit`] (two machines at a time).
+//! The scenarios are in `tests/scenarios/`, one file each.
+
+pub mod accel;
+pub mod artifacts;
+pub mod guest;
+pub mod http;
+pub mod limit;
+pub mod machine;
+pub mod qmp;
+pub mod registry;
+pub mod release;
+pub mod ssh;
+pub mod template;
+pub mod wait;
+pub mod write_log;

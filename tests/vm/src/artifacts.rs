@@ -1,0 +1,109 @@
+//! Where the built releases and keys lie. `cargo xtask images` makes them.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+/// Cargo's target folder, as xtask sees it.
+pub fn target_dir() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    match env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => root.join(dir),
+        None => root.join("target"),
+    }
+}
+
+/// Folder in which machines keep their disks and logs.
+pub fn work_dir() -> PathBuf {
+    target_dir().join("vm")
+}
+
+/// One built release: the output folder of `image-builder build`.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// Its name in tests/images.
+    pub name: String,
+    /// Its folder.
+    pub dir: PathBuf,
+}
+
+impl Built {
+    /// The OCI layout with the image and its signature.
+    pub fn layout(&self) -> PathBuf {
+        self.dir.join("oci")
+    }
+
+    /// The bare slot image.
+    pub fn slot(&self) -> PathBuf {
+        self.dir.join("slot.img")
+    }
+
+    /// A disk with this release in slot A and the test configuration on its ESP.
+    pub fn disk(&self) -> PathBuf {
+        self.dir.join("disk.qcow2")
+    }
+}
+
+/// The built release `name`.
+///
+/// # Errors
+/// It has not been built; the message names the command.
+pub fn release(name: &str) -> Result<Built> {
+    let dir = target_dir().join("images").join(name);
+    if !dir.join("build.json").exists() {
+        bail!(
+            "release {name} is not in {}: run `cargo xtask images`",
+            dir.display()
+        );
+    }
+    Ok(Built {
+        name: name.to_owned(),
+        dir,
+    })
+}
+
+/// A test key made by `cargo xtask images`.
+///
+/// # Errors
+/// It is not there; the message names the command.
+pub fn key(name: &str) -> Result<PathBuf> {
+    let path = target_dir().join("keys").join(name);
+    if !path.exists() {
+        bail!(
+            "key {} is missing: run `cargo xtask images`",
+            path.display()
+        );
+    }
+    Ok(path)
+}
+
+/// A program that `cargo xtask images` built for the host.
+///
+/// # Errors
+/// It is not there; the message names the command.
+pub fn host_program(name: &str) -> Result<PathBuf> {
+    let path = target_dir().join("release").join(name);
+    if !path.exists() {
+        bail!("{} is missing: run `cargo xtask images`", path.display());
+    }
+    Ok(path)
+}
+
+/// A program of this crate, built beside the running test or demo.
+///
+/// # Errors
+/// It is not there.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let own = env::current_exe()?;
+    let found = own
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|dir| dir.join(name))
+        .find(|it| it.exists());
+    match found {
+        Some(path) => Ok(path),
+        None => bail!("program {name} is not beside {}", own.display()),
+    }
+}

@@ -1,0 +1,152 @@
+//! What a running Bascule says about itself, and how long it may take.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::machine::Machine;
+use crate::ssh::Done;
+use crate::wait;
+
+/// Power on to a confirmed boot under emulation, beside a second machine: firmware 10 s, kernel
+/// and services 40 s, health gate 30 s, and room.
+pub const BOOT: Duration = Duration::from_secs(300);
+/// Power on to an answering sshd.
+pub const SSH: Duration = Duration::from_secs(240);
+/// Download, write and read back of one image.
+pub const APPLY: Duration = Duration::from_secs(400);
+
+/// Waits until the machine answers over ssh.
+///
+/// # Errors
+/// It does not within `limit`.
+pub fn wait_ssh(machine: &mut Machine, limit: Duration) -> Result<()> {
+    let ssh = machine.ssh()?;
+    wait::until("the machine's sshd", limit, || {
+        machine.check_running()?;
+        let done = ssh.run_within("true", Duration::from_secs(30))?;
+        Ok((done.code == 0).then_some(()))
+    })
+    .with_context(|| format!("serial line ends with:\n{}", machine.serial_tail()))
+}
+
+/// What PID 1 wrote about this boot.
+///
+/// # Errors
+/// The machine does not answer, or the file is not there.
+pub fn boot_facts(machine: &Machine) -> Result<Value> {
+    let text = machine
+        .ssh()?
+        .run("cat /run/bascule/boot.json")?
+        .ok("boot.json")?;
+    serde_json::from_str(&text).with_context(|| format!("boot.json is not JSON: {text}"))
+}
+
+/// Release number and slot that run.
+///
+/// # Errors
+/// As [`boot_facts`].
+pub fn running(machine: &Machine) -> Result<(u64, String)> {
+    let facts = boot_facts(machine)?;
+    let release = facts.get("release").and_then(Value::as_u64);
+    let slot = facts.get("slot").and_then(Value::as_str);
+    match (release, slot) {
+        (Some(release), Some(slot)) => Ok((release, slot.to_owned())),
+        _ => bail!("boot.json has no release or slot: {facts}"),
+    }
+}
+
+/// `osupdate WORDS --json`, parsed, with the exit code.
+///
+/// # Errors
+/// The machine does not answer, or the answer is not JSON.
+pub fn osupdate(machine: &Machine, words: &str, limit: Duration) -> Result<(i32, Value)> {
+    let done = osupdate_raw(machine, words, limit)?;
+    let text = done.stdout.trim();
+    // Progress comes as a line each; the last line is the result.
+    let last = text.lines().last().unwrap_or_default();
+    let value = serde_json::from_str(text).or_else(|_| serde_json::from_str(last));
+    let value = value.with_context(|| {
+        format!(
+            "`osupdate {words}` ended with {}: {} {}",
+            done.code,
+            text,
+            done.stderr.trim()
+        )
+    })?;
+    Ok((done.code, value))
+}
+
+/// `osupdate WORDS --json`, as it came.
+///
+/// # Errors
+/// The ssh client cannot be started.
+pub fn osupdate_raw(machine: &Machine, words: &str, limit: Duration) -> Result<Done> {
+    machine
+        .ssh()?
+        .run_within(&format!("osupdate {words} --json"), limit)
+}
+
+/// Waits until the running boot is confirmed, and gives release and slot.
+///
+/// # Errors
+/// It is not within `limit`.
+pub fn wait_confirmed(machine: &mut Machine, limit: Duration) -> Result<(u64, String)> {
+    let confirmed = wait::until("the boot to be confirmed", limit, || {
+        machine.check_running()?;
+        let status = osupdate(machine, "status", Duration::from_secs(30));
+        let confirmed = status.is_ok_and(|(_, status)| {
+            status.get("confirmed").and_then(Value::as_bool) == Some(true)
+        });
+        if !confirmed {
+            return Ok(None);
+        }
+        Ok(running(machine).ok())
+    });
+    confirmed.with_context(|| format!("serial line ends with:\n{}", machine.serial_tail()))
+}
+
+/// Waits until another boot than `boot_id` answers over ssh.
+///
+/// # Errors
+/// None does within `limit`.
+pub fn wait_rebooted(machine: &mut Machine, boot_id: &str, limit: Duration) -> Result<()> {
+    wait::until("the machine to come back after its reboot", limit, || {
+        machine.check_running()?;
+        let facts = boot_facts(machine).ok();
+        let now = facts
+            .as_ref()
+            .and_then(|facts| facts.get("boot_id")?.as_str());
+        Ok(now.filter(|now| *now != boot_id).map(drop))
+    })
+    .with_context(|| format!("serial line ends with:\n{}", machine.serial_tail()))
+}
+
+/// The present boot's id.
+///
+/// # Errors
+/// As [`boot_facts`].
+pub fn boot_id(machine: &Machine) -> Result<String> {
+    let facts = boot_facts(machine)?;
+    let id = facts
+        .get("boot_id")
+        .and_then(Value::as_str)
+        .context("boot.json without boot_id")?;
+    Ok(id.to_owned())
+}
+
+/// Sets the clock of a machine that stood still while it was kept as a template.
+///
+/// # Errors
+/// The machine does not answer.
+pub fn set_clock(machine: &Machine) -> Result<()> {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .context("the host's clock")?;
+    // A login has no right to set the clock; where it fails, the clock is behind, as after sleep.
+    machine
+        .ssh()?
+        .run(&format!("date -s @{} >/dev/null", now.as_secs()))
+        .map(drop)
+}

@@ -1,0 +1,38 @@
+//! No more than two machines at a time, over all test threads and processes of this clone.
+//!
+//! Under emulation a third machine makes all of them slow; two cost each other next to nothing.
+
+use std::fs::{self, File};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::artifacts;
+
+const PLACES: usize = 2;
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// The right to run one machine; given back when dropped or when the process dies.
+pub struct Place {
+    _lock: File,
+}
+
+/// Waits for a free place, as long as it takes.
+///
+/// # Errors
+/// The lock files cannot be made.
+pub fn enter() -> Result<Place> {
+    let dir = artifacts::work_dir();
+    fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+    loop {
+        for number in 0..PLACES {
+            let path = dir.join(format!("place-{number}.lock"));
+            let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+            if file.try_lock().is_ok() {
+                return Ok(Place { _lock: file });
+            }
+        }
+        thread::sleep(PAUSE);
+    }
+}

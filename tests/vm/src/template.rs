@@ -1,0 +1,175 @@
+//! Boot once, start many: a machine that is up and confirmed is kept as memory, device state and
+//! disk, and each scenario that does not test the boot itself goes on from there in a moment.
+
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use crate::machine::{Machine, Memory, Options, overlay};
+use crate::qmp::Qmp;
+use crate::{accel, artifacts, guest, wait};
+
+const MIGRATE: Duration = Duration::from_secs(60);
+
+/// A stopped machine on disk; read-only once made.
+#[derive(Debug, Clone)]
+pub struct Template {
+    dir: PathBuf,
+    options: Options,
+}
+
+impl Template {
+    /// The machine that runs release `name`, confirmed; booted for it if none is kept yet.
+    ///
+    /// # Errors
+    /// The release is not built, or does not come up.
+    pub fn of_release(name: &str) -> Result<Self> {
+        let release = artifacts::release(name)?;
+        let options = Options::new(&format!("template-{name}"), &release.disk());
+        Self::made(&format!("{name}-confirmed"), options, |machine| {
+            guest::wait_confirmed(machine, guest::BOOT).map(drop)
+        })
+    }
+
+    /// A template under `name`, made by booting `options` and running `ready` on it.
+    ///
+    /// It is kept over test runs, as long as its disk, and QEMU, are the same.
+    ///
+    /// # Errors
+    /// The machine does not start, or `ready` fails.
+    pub fn made(
+        name: &str,
+        options: Options,
+        ready: impl FnOnce(&mut Machine) -> Result<()>,
+    ) -> Result<Self> {
+        let root = artifacts::work_dir().join("templates");
+        fs::create_dir_all(&root).with_context(|| format!("create {}", root.display()))?;
+        let lock_path = root.join(format!("{name}.lock"));
+        let lock =
+            File::create(&lock_path).with_context(|| format!("create {}", lock_path.display()))?;
+        lock.lock()
+            .with_context(|| format!("lock {}", lock_path.display()))?;
+
+        let dir = root.join(name);
+        let key = key(&options)?;
+        let template = Self {
+            dir: dir.clone(),
+            options,
+        };
+        if fs::read_to_string(dir.join("key")).is_ok_and(|kept| kept == key) {
+            return Ok(template);
+        }
+        if dir.exists() {
+            fs::remove_dir_all(&dir).with_context(|| format!("empty {}", dir.display()))?;
+        }
+        fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        let memory = dir.join("memory");
+        let mut machine = Machine::prepare(template.options.clone())?;
+        machine.launch(&Memory::Kept(memory), &[])?;
+        ready(&mut machine)
+            .with_context(|| format!("make template {name}; {}", machine.serial_tail()))?;
+        template.keep(machine)?;
+        fs::write(dir.join("key"), key).context("write the template's key")?;
+        Ok(template)
+    }
+
+    fn keep(&self, mut machine: Machine) -> Result<()> {
+        let state = self.dir.join("state");
+        let qmp = machine.qmp()?;
+        share_memory(qmp)?;
+        qmp.execute("stop", &json!({}))?;
+        qmp.execute(
+            "migrate",
+            &json!({"uri": format!("exec:cat > {}", state.display())}),
+        )?;
+        wait_migrated(qmp)?;
+        qmp.execute("quit", &json!({}))?;
+        machine.wait_off(MIGRATE)?;
+        for (from, name) in [
+            (machine.disk_file(), "disk.qcow2"),
+            (machine.vars(), "vars.fd"),
+        ] {
+            fs::rename(&from, self.dir.join(name))
+                .with_context(|| format!("keep {}", from.display()))?;
+        }
+        Ok(())
+    }
+
+    /// A machine of its own that goes on where the template stopped.
+    ///
+    /// # Errors
+    /// QEMU refuses the state.
+    pub fn start(&self, name: &str) -> Result<Machine> {
+        self.start_with(name, |_| {})
+    }
+
+    /// As [`Template::start`], with options changed that the guest cannot see (`write_log`).
+    ///
+    /// # Errors
+    /// QEMU refuses the state.
+    pub fn start_with(&self, name: &str, change: impl FnOnce(&mut Options)) -> Result<Machine> {
+        let mut options = self.options.clone();
+        name.clone_into(&mut options.name);
+        options.disk = self.dir.join("disk.qcow2");
+        change(&mut options);
+        let mut machine = Machine::prepare(options)?;
+        fs::copy(self.dir.join("vars.fd"), machine.vars()).context("copy firmware variables")?;
+        machine.launch(
+            &Memory::Restored(self.dir.join("memory")),
+            &["-incoming", "defer"],
+        )?;
+        let state = self.dir.join("state");
+        let qmp = machine.qmp()?;
+        share_memory(qmp)?;
+        let uri = format!("exec:cat {}", state.display());
+        qmp.execute("migrate-incoming", &json!({"uri": uri}))?;
+        wait_migrated(qmp)?;
+        qmp.execute("cont", &json!({}))?;
+        guest::set_clock(&machine)?;
+        Ok(machine)
+    }
+
+    /// A copy of the template's disk as it is when the power is cut now; nothing runs.
+    ///
+    /// # Errors
+    /// The overlay cannot be made.
+    pub fn disk(&self, path: &Path) -> Result<()> {
+        overlay(&self.dir.join("disk.qcow2"), path)
+    }
+}
+
+fn share_memory(qmp: &mut Qmp) -> Result<()> {
+    let capabilities = json!([{"capability": "x-ignore-shared", "state": true}]);
+    qmp.execute(
+        "migrate-set-capabilities",
+        &json!({"capabilities": capabilities}),
+    )
+    .map(drop)
+}
+
+fn wait_migrated(qmp: &mut Qmp) -> Result<()> {
+    wait::until("QEMU to move the machine's state", MIGRATE, || {
+        let answer = qmp.execute("query-migrate", &json!({}))?;
+        match answer.get("status").and_then(|status| status.as_str()) {
+            Some("completed") => Ok(Some(())),
+            Some("failed") => bail!("QEMU could not move the machine's state: {answer}"),
+            _ => Ok(None),
+        }
+    })
+}
+
+/// What a kept template depends on.
+fn key(options: &Options) -> Result<String> {
+    let mut hasher = DefaultHasher::new();
+    for path in [&options.disk, &PathBuf::from("/usr/bin/qemu-system-x86_64")] {
+        let meta = fs::metadata(path).with_context(|| format!("look at {}", path.display()))?;
+        (meta.len(), meta.mtime(), meta.mtime_nsec()).hash(&mut hasher);
+    }
+    format!("{options:?} {:?}", accel::chosen()?).hash(&mut hasher);
+    Ok(format!("{:016x}", hasher.finish()))
+}
