@@ -1,1 +1,55 @@
-fn main() {}
+//! `cargo xtask …`: one command for each thing a person does with this repository.
+//!
+//! Reading order: [`packages`] and [`setup`] (what a machine needs), [`images`] (what is built),
+//! [`checks`] (what is tested), [`demo`] (what is shown). [`step`] runs commands with progress.
+
+mod checks;
+mod demo;
+mod images;
+mod keys;
+mod packages;
+mod place;
+mod setup;
+mod stamp;
+mod step;
+mod uefi_target;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  setup           install the Debian packages and cargo tools that are missing
+  images [NAME…]  build device binaries, loader, keys and the releases of tests/images
+  test [STEP…]    every test there is, or the named steps (see `cargo xtask test --list`)
+  demo [--keep]   build two releases, boot, update, roll back; table and target/demo.json
+
+setup runs by itself before the others.
+Exit codes: 0 done, 100 usage, 111 failed.";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["setup"] => setup::run(),
+        ["images", names @ ..] => images::run(names),
+        ["test", "--list"] => checks::list(),
+        ["test", steps @ ..] => checks::run(steps),
+        ["demo", options @ ..] => demo::run(options),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(100);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo xtask {}: {error:#}", words.join(" "));
+            ExitCode::from(111)
+        }
+    }
+}

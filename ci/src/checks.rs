@@ -1,0 +1,283 @@
+//! `cargo xtask test`: every test there is, cheap ones first, whole machines last.
+//!
+//! A failed step does not hide the ones after it. The scenarios run last, so that the output
+//! ends with the test runner's own result lines.
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{images, place, setup, step};
+
+/// Seconds of fuzzing per target: a smoke test that each starts, and that nothing shallow is
+/// broken. Long runs are a job of their own.
+const FUZZ_SECONDS: u32 = 5;
+/// The version whose rules deny.toml is written for.
+const DENY_VERSION: &str = "0.20.2";
+
+struct Step {
+    name: &'static str,
+    does: &'static str,
+    run: fn() -> Result<()>,
+}
+
+const STEPS: &[Step] = &[
+    Step {
+        name: "fmt",
+        does: "cargo fmt --check, all workspaces",
+        run: fmt,
+    },
+    Step {
+        name: "clippy",
+        does: "cargo clippy -D warnings, all workspaces",
+        run: clippy,
+    },
+    Step {
+        name: "deny",
+        does: "bans, licences, sources of all dependencies",
+        run: deny,
+    },
+    Step {
+        name: "unit",
+        does: "unit and property tests of every crate",
+        run: unit,
+    },
+    Step {
+        name: "loader",
+        does: "tests of the loader's host side",
+        run: loader,
+    },
+    Step {
+        name: "fuzz",
+        does: "each fuzz target for a few seconds",
+        run: fuzz,
+    },
+    Step {
+        name: "vm",
+        does: "whole machines: every scenario of tests/vm",
+        run: machines,
+    },
+];
+
+/// Prints the steps.
+///
+/// # Errors
+/// Never.
+pub fn list() -> Result<()> {
+    for step in STEPS {
+        println!("{:<8} {}", step.name, step.does);
+    }
+    Ok(())
+}
+
+/// Runs the named steps, or all.
+///
+/// # Errors
+/// A step failed (all have run), or a name is unknown.
+pub fn run(names: &[&str]) -> Result<()> {
+    if let Some(unknown) = names
+        .iter()
+        .find(|name| STEPS.iter().all(|it| it.name != **name))
+    {
+        bail!("no step {unknown}, see `cargo xtask test --list`");
+    }
+    setup::run()?;
+    let mut failed = Vec::new();
+    for step in STEPS {
+        if !names.is_empty() && !names.contains(&step.name) {
+            continue;
+        }
+        if let Err(error) = (step.run)() {
+            eprintln!("step {} failed: {error:#}", step.name);
+            failed.push(step.name);
+        }
+    }
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// Workspaces outside the main one.
+fn other_workspaces() -> Vec<PathBuf> {
+    ["kernel/loader", "tests/fuzz"]
+        .iter()
+        .map(|folder| place::root().join(folder))
+        .filter(|folder| folder.join("Cargo.toml").exists())
+        .collect()
+}
+
+fn cargo(words: &[&str]) -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(place::root()).args(words);
+    cargo
+}
+
+fn fmt() -> Result<()> {
+    step::run("fmt", &mut cargo(&["fmt", "--all", "--check"]))?;
+    for folder in other_workspaces() {
+        let name = format!("fmt {}", folder.file_name().unwrap_or_default().display());
+        step::run(&name, cargo(&["fmt", "--check"]).current_dir(folder))?;
+    }
+    Ok(())
+}
+
+fn clippy() -> Result<()> {
+    let words = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    step::run("clippy", &mut cargo(&words))?;
+    let loader = place::root().join("kernel/loader");
+    let words = ["clippy", "--all-targets", "--locked", "--target-dir"];
+    let mut command = cargo(&words);
+    command
+        .arg(place::target().join("loader"))
+        .args(["--", "-D", "warnings"]);
+    step::run("clippy loader", command.current_dir(loader))
+}
+
+fn deny() -> Result<()> {
+    let tools = place::cache()
+        .join("tools")
+        .join(format!("cargo-deny-{DENY_VERSION}"));
+    let program = tools.join("bin/cargo-deny");
+    if !program.exists() {
+        println!(
+            "setup: builds cargo-deny {DENY_VERSION} once, into {}",
+            tools.display()
+        );
+        let mut install = cargo(&["install", "--locked", "--quiet", "--version", DENY_VERSION]);
+        install.arg("cargo-deny").arg("--root").arg(&tools);
+        step::run("cargo install cargo-deny", &mut install)?;
+    }
+    let mut folders = vec![place::root()];
+    folders.extend(other_workspaces());
+    for folder in folders {
+        let name = format!("deny {}", folder.file_name().unwrap_or_default().display());
+        let mut check = Command::new(&program);
+        check
+            .current_dir(&folder)
+            .args(["--offline", "--locked", "check", "--config"]);
+        check
+            .arg(place::root().join("deny.toml"))
+            .args(["bans", "licenses", "sources"]);
+        step::run(&name, &mut check)?;
+    }
+    Ok(())
+}
+
+fn unit() -> Result<()> {
+    let words = [
+        "test",
+        "--workspace",
+        "--exclude",
+        "vm-tests",
+        "--locked",
+        "--no-fail-fast",
+    ];
+    step::run_shown("unit and property tests", &mut cargo(&words))
+}
+
+fn loader() -> Result<()> {
+    let mut command = cargo(&["test", "--locked", "--target-dir"]);
+    command.arg(place::target().join("loader"));
+    command.current_dir(place::root().join("kernel/loader"));
+    step::run_shown("tests of the loader", &mut command)
+}
+
+/// Builds the fuzz targets with coverage counters and runs each for a moment.
+///
+/// The flags are those of cargo-fuzz without the address sanitizer: the fuzzed crates forbid
+/// `unsafe`, what is looked for are panics.
+fn fuzz() -> Result<()> {
+    let folder = place::root().join("tests/fuzz");
+    let target_dir = place::target().join("fuzz");
+    let flags = [
+        "--cfg=fuzzing",
+        "-Cpasses=sancov-module",
+        "-Cllvm-args=-sanitizer-coverage-level=4",
+        "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+        "-Cllvm-args=-sanitizer-coverage-pc-table",
+        "-Cllvm-args=-sanitizer-coverage-trace-compares",
+        "-Cdebug-assertions",
+        "-Coverflow-checks",
+    ];
+    let mut build = cargo(&[
+        "build",
+        "--release",
+        "--locked",
+        "--target",
+        "x86_64-unknown-linux-gnu",
+    ]);
+    build
+        .arg("--target-dir")
+        .arg(&target_dir)
+        .current_dir(&folder);
+    build
+        .env_remove("RUSTFLAGS")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+    step::run("fuzz targets", &mut build)?;
+
+    let sources = folder.join("fuzz_targets");
+    let entries = fs::read_dir(&sources).with_context(|| format!("list {}", sources.display()))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let path = entry
+            .with_context(|| format!("list {}", sources.display()))?
+            .path();
+        names.extend(
+            path.file_stem()
+                .map(|stem| stem.to_string_lossy().into_owned()),
+        );
+    }
+    names.sort();
+    println!("\n== fuzz smoke, {FUZZ_SECONDS} s each");
+    for name in &names {
+        let program = target_dir
+            .join("x86_64-unknown-linux-gnu/release")
+            .join(name);
+        let corpus = target_dir.join("corpus").join(name);
+        fs::create_dir_all(&corpus).with_context(|| format!("create {}", corpus.display()))?;
+        let mut run = Command::new(program);
+        run.arg(&corpus);
+        let seeds = folder.join("corpus").join(name);
+        if seeds.is_dir() {
+            run.arg(seeds);
+        }
+        run.arg(format!("-max_total_time={FUZZ_SECONDS}"))
+            .arg("-print_final_stats=1");
+        run.arg(format!("-artifact_prefix={}/", target_dir.display()));
+        step::run(&format!("fuzz {name}"), &mut run)?;
+        println!("fuzz {name} ... ok");
+    }
+    Ok(())
+}
+
+fn machines() -> Result<()> {
+    images::build(&images::releases()?)?;
+    step::run(
+        "build scenarios",
+        &mut cargo(&["test", "-p", "vm-tests", "--locked", "--no-run"]),
+    )?;
+    let words = [
+        "test",
+        "-p",
+        "vm-tests",
+        "--locked",
+        "--lib",
+        "--test",
+        "scenarios",
+    ];
+    let mut command = cargo(&words);
+    command.args(["--no-fail-fast", "--", "--test-threads=3"]);
+    step::run_shown("whole machines", &mut command)
+}
