@@ -51,7 +51,15 @@ fn decide() -> Result<Accel> {
         "tcg" => return Ok(Accel::Tcg),
         _ => {}
     }
-    let found = if probe(&dir) { Accel::Kvm } else { Accel::Tcg };
+    // Nothing to boot yet: undecided, so nothing is kept.
+    let Ok(release) = artifacts::release("v1") else {
+        return Ok(Accel::Tcg);
+    };
+    let found = if probe(&dir, &release.disk()) {
+        Accel::Kvm
+    } else {
+        Accel::Tcg
+    };
     let word = if found == Accel::Kvm {
         "kvm\n"
     } else {
@@ -62,7 +70,7 @@ fn decide() -> Result<Accel> {
 }
 
 /// Boots the first release under KVM and waits for a line of its kernel.
-fn probe(dir: &Path) -> bool {
+fn probe(dir: &Path, disk: &Path) -> bool {
     let usable = File::options()
         .read(true)
         .write(true)
@@ -77,7 +85,7 @@ fn probe(dir: &Path) -> bool {
     let serial = dir.join("accel-serial.log");
     // Of an earlier probe.
     let _ = fs::remove_file(&serial);
-    let Ok(mut child) = probe_command(&release.disk(), &serial).spawn() else {
+    let Ok(mut child) = probe_command(disk, &serial).spawn() else {
         return false;
     };
     let begun = Instant::now();

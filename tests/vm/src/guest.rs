@@ -1,6 +1,6 @@
 //! What a running Bascule says about itself, and how long it may take.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -134,19 +134,4 @@ pub fn boot_id(machine: &Machine) -> Result<String> {
         .and_then(Value::as_str)
         .context("boot.json without boot_id")?;
     Ok(id.to_owned())
-}
-
-/// Sets the clock of a machine that stood still while it was kept as a template.
-///
-/// # Errors
-/// The machine does not answer.
-pub fn set_clock(machine: &Machine) -> Result<()> {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .context("the host's clock")?;
-    // A login has no right to set the clock; where it fails, the clock is behind, as after sleep.
-    machine
-        .ssh()?
-        .run(&format!("date -s @{} >/dev/null", now.as_secs()))
-        .map(drop)
 }
