@@ -76,9 +76,6 @@ fn probe(dir: &Path, disk: &Path) -> bool {
         .write(true)
         .open("/dev/kvm")
         .is_ok();
-    let Ok(release) = artifacts::release("v1") else {
-        return false;
-    };
     if !usable {
         return false;
     }
