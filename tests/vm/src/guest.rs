@@ -14,6 +14,8 @@ use crate::wait;
 pub const BOOT: Duration = Duration::from_secs(300);
 /// Power on to an answering sshd.
 pub const SSH: Duration = Duration::from_secs(240);
+/// Reboot into a bad release, its failure (at worst the gate's deadline of 300 s), and back.
+pub const FALL_BACK: Duration = Duration::from_secs(700);
 /// Download, write and read back of one image.
 pub const APPLY: Duration = Duration::from_secs(400);
 
@@ -134,4 +136,96 @@ pub fn boot_id(machine: &Machine) -> Result<String> {
         .and_then(Value::as_str)
         .context("boot.json without boot_id")?;
     Ok(id.to_owned())
+}
+
+/// Reboots the machine politely; does not wait for it.
+///
+/// # Errors
+/// The machine does not answer.
+pub fn reboot(machine: &Machine) -> Result<()> {
+    // The connection may break before the answer: that it went down is seen by its boot id.
+    machine.ssh()?.run("reboot").map(drop)
+}
+
+/// Reboots the machine politely and waits for the next boot to be confirmed: release and slot.
+///
+/// # Errors
+/// It is not within two times [`BOOT`].
+pub fn reboot_confirmed(machine: &mut Machine) -> Result<(u64, String)> {
+    let boot = boot_id(machine)?;
+    reboot(machine)?;
+    wait_rebooted(machine, &boot, BOOT)?;
+    wait_confirmed(machine, BOOT)
+}
+
+/// Waits until a boot other than `boot_id` runs release `release`, confirmed or default.
+///
+/// # Errors
+/// It does not within `limit`.
+pub fn wait_back(
+    machine: &mut Machine,
+    boot_id: &str,
+    release: u64,
+    limit: Duration,
+) -> Result<()> {
+    wait::until(&format!("release {release} to run again"), limit, || {
+        machine.check_running()?;
+        let Ok(facts) = boot_facts(machine) else {
+            return Ok(None);
+        };
+        let is_new = facts.get("boot_id").and_then(Value::as_str) != Some(boot_id);
+        let runs = facts.get("release").and_then(Value::as_u64) == Some(release);
+        Ok((is_new && runs).then_some(()))
+    })
+    .with_context(|| format!("serial line ends with:\n{}", machine.serial_tail()))
+}
+
+/// Memory in use: total less available.
+///
+/// # Errors
+/// The machine does not answer.
+pub fn memory_in_use_bytes(machine: &Machine) -> Result<u64> {
+    let text = machine
+        .ssh()?
+        .run("cat /proc/meminfo")?
+        .ok("cat /proc/meminfo")?;
+    let kib = |name: &str| {
+        text.lines().find_map(|line| {
+            line.strip_prefix(name)?
+                .trim()
+                .strip_suffix(" kB")?
+                .trim()
+                .parse()
+                .ok()
+        })
+    };
+    let (total, available): (Option<u64>, Option<u64>) = (kib("MemTotal:"), kib("MemAvailable:"));
+    match (total, available) {
+        (Some(total), Some(available)) => Ok(total.saturating_sub(available) * 1024),
+        _ => bail!("/proc/meminfo has no total or available: {text}"),
+    }
+}
+
+/// Seconds of kernel time at which the boot was confirmed, from the stamp of the line that PID 1
+/// puts on the console: the last such line.
+pub fn kernel_to_confirmed_s(serial: &str) -> Option<f64> {
+    let line = serial.lines().rev().find(|line| line.contains(CONFIRMED))?;
+    let (_, rest) = line.split_once('[')?;
+    let (stamp, _) = rest.split_once(']')?;
+    stamp.trim().parse().ok()
+}
+
+/// What PID 1 says on the console when the boot is confirmed.
+pub const CONFIRMED: &str = "boot confirmed";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stamp_of_the_confirming_line_is_read() {
+        let serial = "[    1.5] x\r\n[   41.250000] os-init: boot confirmed: slot a\r\n";
+        assert_eq!(kernel_to_confirmed_s(serial), Some(41.25));
+        assert_eq!(kernel_to_confirmed_s("nothing"), None);
+    }
 }

@@ -7,6 +7,8 @@
 
 pub mod accel;
 pub mod artifacts;
+pub mod demo;
+pub mod disk;
 pub mod guest;
 pub mod http;
 pub mod limit;

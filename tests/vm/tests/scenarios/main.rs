@@ -1,4 +1,13 @@
 //! All whole-system scenarios, one file each. `cargo xtask images` must have run.
 
+mod apply_confirm_rollback;
+mod auto_policy;
+mod back_by_itself;
 mod boot_healthy;
+mod broken_disk;
+mod clocks;
+mod firmware;
 mod harness;
+mod network_during_trial;
+mod power_cut;
+mod two_sizes;

@@ -1,0 +1,33 @@
+//! Apply, reboot, confirm; roll back by hand; go forward again.
+
+use vm_tests::template::Template;
+use vm_tests::{artifacts, guest, registry::Registry};
+
+#[test]
+fn an_update_is_kept_and_can_be_left_and_taken_again() -> anyhow::Result<()> {
+    let registry = Registry::start("apply")?;
+    registry.publish(&artifacts::release("v2")?)?;
+    let mut machine = Template::of_release("v1")?.start("apply")?;
+    machine.route_registry(Some(registry.port()))?;
+
+    let (code, answer) = guest::osupdate(&machine, "apply", guest::APPLY)?;
+    assert_eq!(code, 0, "{answer}");
+    // The same digest again: armed already.
+    let (code, answer) = guest::osupdate(&machine, "apply", guest::APPLY)?;
+    assert_eq!(code, 1, "{answer}");
+    assert_eq!(guest::reboot_confirmed(&mut machine)?, (2, "b".to_owned()));
+    let (code, answer) = guest::osupdate(&machine, "check", guest::APPLY)?;
+    assert_eq!(code, 1, "{answer}");
+
+    let (code, answer) = guest::osupdate(&machine, "rollback", guest::APPLY)?;
+    assert_eq!(code, 0, "{answer}");
+    assert_eq!(guest::reboot_confirmed(&mut machine)?, (1, "a".to_owned()));
+    let (_, history) = guest::osupdate(&machine, "history", guest::APPLY)?;
+    assert!(history.to_string().contains("rollback"), "{history}");
+
+    // The release that was left is held; a person may take it again by force.
+    let (code, answer) = guest::osupdate(&machine, "apply --force", guest::APPLY)?;
+    assert_eq!(code, 0, "{answer}");
+    assert_eq!(guest::reboot_confirmed(&mut machine)?, (2, "b".to_owned()));
+    Ok(())
+}
