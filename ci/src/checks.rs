@@ -279,5 +279,7 @@ fn machines() -> Result<()> {
     ];
     let mut command = cargo(&words);
     command.args(["--no-fail-fast", "--", "--test-threads=3"]);
+    // An error says where it came from in words.
+    command.env("RUST_BACKTRACE", "0");
     step::run_shown("whole machines", &mut command)
 }
