@@ -55,31 +55,24 @@ pub fn fetch(wanted: &Wanted, target: &Path) -> Result<bool> {
             &format!("package list of {suite}"),
             apt("apt-get").arg("update"),
         )?;
-        let Some(full) = offered(&mut apt("apt-cache"), version)? else {
+        let Some(full) = offered(&mut apt("apt-cache"), wanted)? else {
             continue;
         };
-        let name = format!("rust-src={full}");
+        let (package, root) = (wanted.package, work.join("root"));
+        let name = format!("{package}={full}");
         step::run(
-            "download rust-src",
+            &format!("download {package}"),
             apt("apt-get").args(["download", &name]),
         )?;
-        let deb = downloaded(&work)?;
-        step::run(
-            "unpack rust-src",
-            Command::new("dpkg")
-                .arg("-x")
-                .arg(deb)
-                .arg(work.join("root")),
-        )?;
-        fs::rename(work.join("root"), wanted)
-            .with_context(|| format!("move the sources to {}", wanted.display()))?;
-        return fs::remove_dir_all(&work).with_context(|| format!("remove {}", work.display()));
+        let mut unpack = Command::new("dpkg");
+        unpack.arg("-x").arg(downloaded(&work)?).arg(&root);
+        step::run(&format!("unpack {package}"), &mut unpack)?;
+        fs::rename(&root, target)
+            .with_context(|| format!("move {} to {}", root.display(), target.display()))?;
+        fs::remove_dir_all(&work).with_context(|| format!("remove {}", work.display()))?;
+        return Ok(true);
     }
-    bail!(
-        "no UEFI target: rustup cannot add {TARGET}, and none of the suites {} has rust-src \
-         {version}; add the target or the component rust-src to the toolchain by hand",
-        SUITES.join(", ")
-    )
+    Ok(false)
 }
 
 fn private_apt(work: &Path) -> Result<PathBuf> {
