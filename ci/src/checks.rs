@@ -10,7 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{images, place, setup, step};
+use crate::{images, place, setup, step, uefi_target};
 
 /// Seconds of fuzzing per target: a smoke test that each starts, and that nothing shallow is
 /// broken. Long runs are a job of their own.
@@ -47,7 +47,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "loader",
-        does: "tests of the loader's host side",
+        does: "the loader: its pure part, and under firmware with every stub",
         run: loader,
     },
     Step {
@@ -188,10 +188,7 @@ fn unit() -> Result<()> {
 }
 
 fn loader() -> Result<()> {
-    let mut command = cargo(&["test", "--locked", "--target-dir"]);
-    command.arg(place::target().join("loader"));
-    command.current_dir(place::root().join("kernel/loader"));
-    step::run_shown("tests of the loader", &mut command)
+    uefi_target::test_loader(&place::root())
 }
 
 /// Builds the fuzz targets with coverage counters and runs each for a moment.

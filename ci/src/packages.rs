@@ -45,6 +45,10 @@ pub const PACKAGES: &[Package] = &[
     stock("ovmf", "UEFI firmware of the machines"),
     stock("gcc", "links programs, builds the C parts of zstd and ring"),
     stock("g++", "the fuzzing engine"),
+    stock(
+        "binutils",
+        "objcopy, which makes kernel images for the loader's tests",
+    ),
     stock("libc6-dev", "static C library of the device programs"),
     stock("make", "C parts of dependencies"),
     stock("protobuf-compiler", "containerd's and our gRPC interfaces"),
