@@ -1,0 +1,687 @@
+//! Which slot starts next, and why: the slot rules.
+//!
+//! Pure: no clock, no disk. Everything that happens to a machine's choice of slot is an [`Event`];
+//! [`step`] is the one match over them. What the loader does before any event is [`LoaderPlan`].
+//! A returned record must be durable before the caller acts on it.
+//!
+//! # Invariants
+//! - A slot is disarmed only while the other one runs and was confirmed in this boot.
+//! - A trial starts only with its try already taken off; tries and refunds together only fall, and
+//!   nothing but [`Event::Arm`] raises them.
+//! - A fault ranks a slot and never erases it.
+//! - A power cut alone adds no fault to a proven slot.
+//! - A digest in quarantine is armed only after [`Event::Force`], or by the operator's rollback
+//!   when it was an operator who left it.
+
+use crate::record::{
+    Cause, Content, Fault, LastStart, Quarantined, Record, SlotRecord, Stage, Target,
+};
+use crate::slot::Slot;
+use alloc::vec::Vec;
+use core::fmt;
+
+/// Tries of a fresh trial.
+pub const TRIES: u8 = 3;
+/// Clean stops that a trial may refund.
+pub const REFUNDS: u8 = 8;
+/// Reboots that may be asked for when the loader cannot write the record.
+pub const ASKS_MAX: u8 = 3;
+/// Overdue starts in a row that count as evidence.
+pub const OVERDUE_MAX: u8 = 3;
+/// A start that neither confirmed nor stopped within this many seconds was overdue: longer than the
+/// gate's deadline and the slowest boot.
+pub const OVERDUE_S: u64 = 600;
+/// Differences of the clock above this are absurd: the machine was off, or the clock jumped.
+pub const ABSURD_S: u64 = 24 * 3600;
+/// So many spent trials of one digest speak against the release; fewer may have been power cuts.
+pub const SPENT_MAX: u8 = 3;
+
+/// Facts of an image, as its trailer or its signed labels say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageFacts {
+    /// Release number.
+    pub release: u64,
+    /// Security version.
+    pub secver: u32,
+    /// SHA-256 of the manifest; zero when unknown.
+    pub digest: [u8; 32],
+}
+
+/// Whose fault a failed gate is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The running slot's.
+    Slot,
+    /// The state partition's: both slots share it, so neither is condemned.
+    State,
+}
+
+/// What happened. `running` in [`step`] is the slot that the machine booted from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// os-init runs (os-init): stores the loader's last write again, with the watchdog's status.
+    Started {
+        /// The watchdog's boot status; 0 is unknown.
+        watchdog: u32,
+    },
+    /// The health gate is open (os-init).
+    GateOpen,
+    /// The health gate passed (os-init).
+    Confirm,
+    /// The health gate failed or its deadline passed (os-init).
+    GateFailed {
+        /// Whose fault it is.
+        blame: Blame,
+    },
+    /// dm-verity found a corrupted block of the running slot (os-init).
+    VerityError,
+    /// The running slot was overdue [`OVERDUE_MAX`] times in a row (os-init).
+    Overdue,
+    /// The machine shuts down in order (os-init).
+    CleanStop,
+    /// The other slot is about to be overwritten (updater).
+    Disarm,
+    /// The other slot was written and read back (updater).
+    Seal(ImageFacts),
+    /// The other slot shall be tried at the next start (updater, operator).
+    Arm,
+    /// Back to the other slot (operator).
+    Rollback,
+    /// This digest may be tried again (operator).
+    Force {
+        /// The manifest's SHA-256.
+        digest: [u8; 32],
+    },
+    /// Ask for a reboot because the loader could not write (updater).
+    AskReboot,
+    /// Security versions below this are not installed any more (updater, after a soak).
+    RaiseFloor {
+        /// The new floor.
+        secver: u32,
+    },
+}
+
+/// What the caller does once the record is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Go on.
+    None,
+    /// Reboot: another slot is better now.
+    Reboot,
+    /// Stay up, degraded and reachable: there is nothing better to go to.
+    StayDegraded,
+}
+
+/// The next record, and what to do once it is durable.
+#[must_use = "acting before the record is durable undoes the promise of the flip"]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The record to store; equal to the one before when nothing changed.
+    pub record: Record,
+    /// What to do afterwards.
+    pub action: Action,
+}
+
+/// Why an event is refused; the record stays as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The running slot has not been confirmed in this boot, so the other is the only way back.
+    NotConfirmed,
+    /// The running slot is on trial.
+    OnTrial,
+    /// The other slot does not hold a whole image.
+    NotSealed,
+    /// The other slot was not disarmed before.
+    NotDisarmed,
+    /// The digest is in quarantine.
+    Quarantined(Cause),
+    /// The image's security version is below the floor.
+    BelowFloor,
+    /// The floor would exclude the running release.
+    AboveRunning,
+    /// No more reboots may be asked for.
+    AsksSpent,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotConfirmed => f.write_str(
+                "the running slot is not confirmed in this boot; wait for the health gate",
+            ),
+            Self::OnTrial => {
+                f.write_str("the running slot is on trial; wait for the health gate, or roll back")
+            }
+            Self::NotSealed => f.write_str("the other slot does not hold a whole image"),
+            Self::NotDisarmed => {
+                f.write_str("the other slot was not disarmed before it was written")
+            }
+            Self::Quarantined(cause) => {
+                write!(f, "the release is in quarantine: {}", cause.words())
+            }
+            Self::BelowFloor => f.write_str("the release's security version is below the floor"),
+            Self::AboveRunning => f.write_str("the floor would exclude the running release"),
+            Self::AsksSpent => {
+                f.write_str("the loader could not write the record after several reboots")
+            }
+        }
+    }
+}
+
+/// Performs one event on the record of a machine that runs from `running`.
+///
+/// # Errors
+/// [`Refused`]; then nothing may be stored.
+pub fn step(record: &Record, running: Slot, event: Event) -> Result<Step, Refused> {
+    let mut next = record.clone();
+    let other = running.other();
+    let action = match event {
+        Event::Started { watchdog } => {
+            next.last.watchdog = watchdog;
+            next.last.stage = next.last.stage.max(Stage::Init);
+            Action::None
+        }
+        Event::GateOpen => {
+            next.last.stage = next.last.stage.max(Stage::Gate);
+            Action::None
+        }
+        Event::Confirm => confirm(&mut next, running),
+        Event::GateFailed {
+            blame: Blame::State,
+        } => Action::StayDegraded,
+        Event::GateFailed { blame: Blame::Slot } => condemn(&mut next, running, Cause::Gate),
+        Event::VerityError => condemn(&mut next, running, Cause::Verity),
+        Event::Overdue => {
+            next.last.overdue = 0;
+            condemn(&mut next, running, Cause::Overdue)
+        }
+        Event::CleanStop => {
+            next.last.stage = Stage::Clean;
+            if next.trial == Some(running) && next.clean > 0 {
+                next.clean -= 1;
+                next.tries = next.tries.saturating_add(1);
+            }
+            Action::None
+        }
+        Event::Disarm => disarm(&mut next, running)?,
+        Event::Seal(facts) => {
+            if next.slot(other).content != Content::Writing {
+                return Err(Refused::NotDisarmed);
+            }
+            *next.slot_mut(other) = sealed(facts);
+            Action::None
+        }
+        Event::Arm => arm(&mut next, running)?,
+        Event::Rollback => rollback(&mut next, running)?,
+        Event::Force { digest } => {
+            release_digest(&mut next, &digest);
+            Action::None
+        }
+        Event::AskReboot if next.asks >= ASKS_MAX => return Err(Refused::AsksSpent),
+        Event::AskReboot => {
+            next.asks += 1;
+            Action::Reboot
+        }
+        Event::RaiseFloor { secver } if secver > next.slot(running).secver => {
+            return Err(Refused::AboveRunning);
+        }
+        Event::RaiseFloor { secver } => {
+            next.floor = next.floor.max(secver);
+            Action::None
+        }
+    };
+    Ok(Step {
+        record: next,
+        action,
+    })
+}
+
+/// A slot that was just written and read back.
+#[must_use]
+pub fn sealed(facts: ImageFacts) -> SlotRecord {
+    SlotRecord {
+        content: Content::Sealed,
+        release: facts.release,
+        secver: facts.secver,
+        digest: facts.digest,
+        ..SlotRecord::EMPTY
+    }
+}
+
+fn confirm(next: &mut Record, running: Slot) -> Action {
+    next.last.stage = next.last.stage.max(Stage::Confirmed);
+    next.last.overdue = 0;
+    if next.confirmed_this_boot {
+        return Action::None;
+    }
+    next.confirmed_this_boot = true;
+    next.default = running;
+    if next.trial == Some(running) {
+        next.trial = None;
+        next.tries = 0;
+        next.clean = 0;
+    }
+    let slot = next.slot_mut(running);
+    slot.proven = true;
+    slot.fault = Fault::None;
+    slot.cause = Cause::Unknown;
+    slot.counted = false;
+    // Only now is it known that the other release failed by itself: this one works on the same
+    // machine with the same state.
+    let other = *next.slot(running.other());
+    if other.fault != Fault::None && !other.counted && other.cause.blames_release() {
+        hold(next, &other.digest, other.cause);
+        next.slot_mut(running.other()).counted = true;
+    }
+    Action::None
+}
+
+fn condemn(next: &mut Record, running: Slot, cause: Cause) -> Action {
+    let other = *next.slot(running.other());
+    let slot = next.slot_mut(running);
+    slot.fault = Fault::Evidence;
+    slot.cause = cause;
+    slot.counted = false;
+    if next.trial == Some(running) {
+        next.trial = None;
+        next.tries = 0;
+        next.clean = 0;
+    }
+    if other.content == Content::Sealed && other.fault < Fault::Evidence {
+        Action::Reboot
+    } else {
+        Action::StayDegraded
+    }
+}
+
+fn disarm(next: &mut Record, running: Slot) -> Result<Action, Refused> {
+    if next.trial == Some(running) {
+        return Err(Refused::OnTrial);
+    }
+    if next.default != running || !next.confirmed_this_boot {
+        return Err(Refused::NotConfirmed);
+    }
+    next.trial = None;
+    next.tries = 0;
+    next.clean = 0;
+    *next.slot_mut(running.other()) = SlotRecord {
+        content: Content::Writing,
+        ..SlotRecord::EMPTY
+    };
+    Ok(Action::None)
+}
+
+fn arm(next: &mut Record, running: Slot) -> Result<Action, Refused> {
+    if next.trial == Some(running) {
+        return Err(Refused::OnTrial);
+    }
+    let other = *next.slot(running.other());
+    if other.content != Content::Sealed {
+        return Err(Refused::NotSealed);
+    }
+    if let Some(cause) = holds(next, &other.digest) {
+        return Err(Refused::Quarantined(cause));
+    }
+    if other.secver < next.floor {
+        return Err(Refused::BelowFloor);
+    }
+    if next.trial == Some(running.other()) && next.tries > 0 {
+        return Ok(Action::None);
+    }
+    start_trial(next, running.other());
+    Ok(Action::None)
+}
+
+fn start_trial(next: &mut Record, slot: Slot) {
+    next.trial = Some(slot);
+    next.tries = TRIES;
+    next.clean = REFUNDS;
+    next.asks = 0;
+    let slot = next.slot_mut(slot);
+    slot.fault = Fault::None;
+    slot.cause = Cause::Unknown;
+    slot.counted = false;
+}
+
+fn rollback(next: &mut Record, running: Slot) -> Result<Action, Refused> {
+    if let Some(trial) = next.trial {
+        // Running on trial, or only armed: the trial ends, and its digest is held.
+        let digest = next.slot(trial).digest;
+        hold(next, &digest, Cause::Operator);
+        next.trial = None;
+        next.tries = 0;
+        next.clean = 0;
+        return Ok(if trial == running {
+            Action::Reboot
+        } else {
+            Action::None
+        });
+    }
+    if next.default != running || !next.confirmed_this_boot {
+        return Err(Refused::NotConfirmed);
+    }
+    let other = *next.slot(running.other());
+    if other.content != Content::Sealed {
+        return Err(Refused::NotSealed);
+    }
+    if other.secver < next.floor {
+        return Err(Refused::BelowFloor);
+    }
+    match next.quarantined(&other.digest).map(|entry| entry.cause) {
+        Some(Cause::Operator) => release_digest(next, &other.digest),
+        Some(cause) if holds(next, &other.digest).is_some() => {
+            return Err(Refused::Quarantined(cause));
+        }
+        Some(_) | None => {}
+    }
+    let left = next.slot(running).digest;
+    hold(next, &left, Cause::Operator);
+    start_trial(next, running.other());
+    Ok(Action::Reboot)
+}
+
+/// Whether a digest is held back, and why. A spent trial alone holds nothing until it has happened
+/// [`SPENT_MAX`] times, since power cuts spend tries too.
+#[must_use]
+pub fn holds(record: &Record, digest: &[u8; 32]) -> Option<Cause> {
+    record
+        .quarantined(digest)
+        .filter(|entry| entry.cause != Cause::TriesSpent || entry.count >= SPENT_MAX)
+        .map(|entry| entry.cause)
+}
+
+/// Puts a digest into quarantine, or counts it once more. The entry with the lowest count makes
+/// room when all are taken; a digest of zeros is no digest.
+fn hold(next: &mut Record, digest: &[u8; 32], cause: Cause) {
+    let Some(prefix) = digest
+        .first_chunk::<16>()
+        .copied()
+        .filter(|prefix| *prefix != [0; 16])
+    else {
+        return;
+    };
+    let count = next
+        .quarantined(digest)
+        .map_or(0, |entry| entry.count)
+        .saturating_add(1);
+    let same = next
+        .quarantine
+        .iter()
+        .position(|e| e.is_some_and(|e| e.prefix == prefix));
+    let free = next.quarantine.iter().position(Option::is_none);
+    let weakest = next
+        .quarantine
+        .iter()
+        .enumerate()
+        .min_by_key(|(_, entry)| entry.map_or(0, |entry| entry.count))
+        .map(|(index, _)| index);
+    if let Some(index) = same.or(free).or(weakest)
+        && let Some(place) = next.quarantine.get_mut(index)
+    {
+        *place = Some(Quarantined {
+            prefix,
+            cause,
+            count,
+        });
+    }
+}
+
+fn release_digest(next: &mut Record, digest: &[u8; 32]) {
+    for place in &mut next.quarantine {
+        if place.is_some_and(|entry| digest.starts_with(&entry.prefix)) {
+            *place = None;
+        }
+    }
+}
+
+/// What the loader knows of this start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start {
+    /// Random; tells os-init which disk booted.
+    pub nonce: [u8; 16],
+    /// The firmware's clock in seconds; 0 when it has none.
+    pub rtc_s: u64,
+}
+
+/// What the loader starts next.
+#[must_use]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    /// A slot.
+    Start {
+        /// Which.
+        slot: Slot,
+        /// The record for this start.
+        record: Record,
+        /// Whether it must not start unless `record` is durable: it is a trial, and its try would
+        /// be free.
+        must_be_durable: bool,
+    },
+    /// The recovery image; `record` is worth storing but nothing waits for it.
+    Recovery {
+        /// The record for this start.
+        record: Record,
+    },
+    /// Nothing is left: back to the firmware.
+    Firmware,
+}
+
+/// Why the loader chose as it did; published to os-init.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// A slot's trial had no tries left.
+    TrialSpent(Slot),
+    /// A slot could not be loaded.
+    LoadFailed(Slot, Cause),
+    /// The record could not be written, so the trial was left out.
+    NotWritable,
+    /// All places were damaged; the slots' trailers decided.
+    Rebuilt,
+    /// A slot that was never proven did not come up.
+    UnprovenEnded(Slot),
+}
+
+/// The loader's procedure: ask [`LoaderPlan::choose`], make the record durable, load, start; report
+/// what fails and ask again, in the same boot.
+#[derive(Debug, Clone)]
+pub struct LoaderPlan {
+    record: Record,
+    start: Start,
+    left: [bool; 2],
+    recovery_left: bool,
+    writable: bool,
+    reasons: Vec<Reason>,
+}
+
+impl LoaderPlan {
+    /// Begins with the record of this disk.
+    #[must_use]
+    pub fn new(record: &Record, start: Start) -> Self {
+        let mut plan = Self {
+            record: record.clone(),
+            start,
+            left: [true; 2],
+            recovery_left: true,
+            writable: true,
+            reasons: Vec::new(),
+        };
+        plan.judge_last_start();
+        plan
+    }
+
+    /// Begins where every place of the record is damaged: the slots' trailers decide.
+    #[must_use]
+    pub fn rebuild(disk_id: [u8; 16], trailers: [Option<ImageFacts>; 2], start: Start) -> Self {
+        let mut plan = Self::new(&rebuild(disk_id, trailers), start);
+        plan.reasons.push(Reason::Rebuilt);
+        plan
+    }
+
+    /// Why it chose as it did, so far.
+    #[must_use]
+    pub fn reasons(&self) -> &[Reason] {
+        &self.reasons
+    }
+
+    /// What to start next.
+    pub fn choose(&mut self) -> Choice {
+        if self.record.trial.is_some() && self.record.tries == 0 {
+            self.end_spent_trial();
+        }
+        if let Some(slot) = self
+            .record
+            .trial
+            .filter(|slot| self.writable && self.may(*slot))
+        {
+            let mut record = self.started(Target::Slot(slot));
+            record.tries -= 1;
+            // The try stays taken in this plan too: the same boot may come back to it.
+            self.record.tries = record.tries;
+            return Choice::Start {
+                slot,
+                record,
+                must_be_durable: true,
+            };
+        }
+        if let Some(slot) = self.best() {
+            let record = self.started(Target::Slot(slot));
+            return Choice::Start {
+                slot,
+                record,
+                must_be_durable: false,
+            };
+        }
+        if self.recovery_left {
+            self.recovery_left = false;
+            return Choice::Recovery {
+                record: self.started(Target::Recovery),
+            };
+        }
+        Choice::Firmware
+    }
+
+    /// The record of a trial could not be made durable: the trial is left out of this boot.
+    pub fn not_writable(&mut self) {
+        if self.writable {
+            self.reasons.push(Reason::NotWritable);
+        }
+        self.writable = false;
+        if let Some(slot) = self.record.trial {
+            // Its try was not taken on disk.
+            self.record.tries = self.record.tries.saturating_add(1);
+            self.left[slot.index()] = false;
+        }
+    }
+
+    /// A slot was refused, is unreadable or altered, or returned.
+    pub fn load_failed(&mut self, slot: Slot, cause: Cause) {
+        self.reasons.push(Reason::LoadFailed(slot, cause));
+        self.left[slot.index()] = false;
+        let entry = self.record.slot_mut(slot);
+        entry.fault = entry.fault.max(Fault::Load);
+        entry.cause = cause;
+        entry.counted = false;
+        if self.record.trial == Some(slot) {
+            self.record.trial = None;
+            self.record.tries = 0;
+            self.record.clean = 0;
+        }
+    }
+
+    fn may(&self, slot: Slot) -> bool {
+        self.left[slot.index()] && self.record.slot(slot).content == Content::Sealed
+    }
+
+    /// The best slot that has not failed in this boot: by fault, then the default.
+    fn best(&self) -> Option<Slot> {
+        let default = self.record.default;
+        let on_trial = self.record.trial;
+        [default, default.other()]
+            .into_iter()
+            .filter(|slot| self.may(*slot) && on_trial != Some(*slot))
+            .min_by_key(|slot| self.record.slot(*slot).fault)
+    }
+
+    fn started(&self, target: Target) -> Record {
+        Record {
+            nonce: self.start.nonce,
+            confirmed_this_boot: false,
+            last: LastStart {
+                target: Some(target),
+                stage: Stage::Loader,
+                overdue: self.record.last.overdue,
+                watchdog: 0,
+                rtc_s: self.start.rtc_s,
+            },
+            ..self.record.clone()
+        }
+    }
+
+    fn end_spent_trial(&mut self) {
+        let Some(slot) = self.record.trial.take() else {
+            return;
+        };
+        self.record.clean = 0;
+        let entry = self.record.slot_mut(slot);
+        entry.fault = entry.fault.max(Fault::Spent);
+        entry.cause = Cause::TriesSpent;
+        entry.counted = false;
+        self.reasons.push(Reason::TrialSpent(slot));
+    }
+
+    /// Draws what can be drawn from how the last start ended.
+    fn judge_last_start(&mut self) {
+        let last = self.record.last;
+        let Some(Target::Slot(slot)) = last.target else {
+            return;
+        };
+        if last.stage >= Stage::Confirmed {
+            self.record.last.overdue = 0;
+            return;
+        }
+        let took = self.start.rtc_s.saturating_sub(last.rtc_s);
+        if (OVERDUE_S..ABSURD_S).contains(&took) && last.rtc_s != 0 {
+            self.record.last.overdue = last.overdue.saturating_add(1);
+        }
+        // A default that never passed a gate has no credit: however it ended, the other goes first.
+        let unproven = slot == self.record.default && !self.record.slot(slot).proven;
+        if unproven && self.record.trial != Some(slot) {
+            let entry = self.record.slot_mut(slot);
+            entry.fault = Fault::Evidence;
+            entry.cause = Cause::Hang;
+            self.reasons.push(Reason::UnprovenEnded(slot));
+        }
+    }
+}
+
+/// The record made from the slots' trailers alone: both unproven, the higher release on trial with
+/// one try, the other the default.
+fn rebuild(disk_id: [u8; 16], trailers: [Option<ImageFacts>; 2]) -> Record {
+    let mut record = Record::fresh(disk_id);
+    for (slot, facts) in Slot::ALL.into_iter().zip(trailers) {
+        if let Some(facts) = facts {
+            *record.slot_mut(slot) = sealed(facts);
+        }
+    }
+    match trailers {
+        [Some(a), Some(b)] => {
+            let higher = if b.release > a.release {
+                Slot::B
+            } else {
+                Slot::A
+            };
+            record.default = higher.other();
+            record.trial = Some(higher);
+            record.tries = 1;
+        }
+        [None, Some(_)] => record.default = Slot::B,
+        [_, None] => record.default = Slot::A,
+    }
+    record
+}
+
+/// The record of a fresh disk whose slot A holds an image: the default, not yet proven.
+#[must_use]
+pub fn factory(disk_id: [u8; 16], facts: ImageFacts) -> Record {
+    rebuild(disk_id, [Some(facts), None])
+}
