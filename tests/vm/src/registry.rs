@@ -105,6 +105,10 @@ impl Registry {
     /// # Errors
     /// The registry refuses it.
     pub fn put_blob(&self, bytes: &[u8]) -> Result<()> {
+        let path = format!("/v2/{REPOSITORY}/blobs/{}", digest_of(bytes));
+        if http::request(self.port, "HEAD", &path, &[], &[])?.status == 200 {
+            return Ok(());
+        }
         let path = format!("/v2/{REPOSITORY}/blobs/uploads/");
         let answer =
             http::request(self.port, "POST", &path, &[], &[])?.expect(202, "start an upload")?;
@@ -165,9 +169,14 @@ impl Registry {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
-    /// Folder of its storage, for tests that damage it.
-    pub fn data(&self) -> PathBuf {
-        self.dir.join("data")
+    /// The file in which it keeps the blob `digest`, for tests that damage it.
+    pub fn blob_file(&self, digest: &str) -> PathBuf {
+        let hex = digest.trim_start_matches("sha256:");
+        let blobs = self.dir.join("data/docker/registry/v2/blobs/sha256");
+        blobs
+            .join(hex.get(..2).unwrap_or_default())
+            .join(hex)
+            .join("data")
     }
 
     fn get(&self, path: &str) -> Result<Answer> {

@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use update_manifest::digest::Digest as ManifestDigest;
+use update_manifest::sign::{self, SigningKey};
 
 use crate::artifacts::Built;
 
@@ -101,6 +103,38 @@ impl Image {
                 descriptor["size"] = size.into();
             }
         })
+    }
+
+    /// Signs the image as it is now with the private key in the file `key`, in cosign's older
+    /// layout. Earlier signatures stay.
+    ///
+    /// # Errors
+    /// The file holds no key.
+    pub fn sign(&mut self, key: &Path) -> Result<()> {
+        let signature = self.signature(key)?;
+        self.signatures.push(signature);
+        Ok(())
+    }
+
+    /// A signature over the image as it is now, not yet attached to any.
+    ///
+    /// # Errors
+    /// The file `key` holds no key.
+    pub fn signature(&self, key: &Path) -> Result<Signature> {
+        let pem = fs::read_to_string(key).with_context(|| format!("read {}", key.display()))?;
+        let key = SigningKey::from_pem(&pem).map_err(|error| anyhow!("signing key: {error}"))?;
+        let digest = ManifestDigest::of(&self.manifest);
+        let artifact = sign::sign_simple(digest, "registry/bascule/os", &key);
+        Ok(Signature {
+            tag: digest.signature_tag(),
+            manifest: artifact.manifest,
+            blobs: vec![artifact.config, artifact.layer],
+        })
+    }
+
+    /// Tag under which signatures over the image are looked for.
+    pub fn signature_tag(&self) -> String {
+        ManifestDigest::of(&self.manifest).signature_tag()
     }
 
     /// Changes the manifest by `edit`; its digest changes with it.

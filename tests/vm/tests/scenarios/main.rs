@@ -10,4 +10,5 @@ mod firmware;
 mod harness;
 mod network_during_trial;
 mod power_cut;
+mod refusals;
 mod two_sizes;
