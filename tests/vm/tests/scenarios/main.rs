@@ -11,4 +11,5 @@ mod harness;
 mod network_during_trial;
 mod power_cut;
 mod refusals;
+mod stock_tools;
 mod two_sizes;

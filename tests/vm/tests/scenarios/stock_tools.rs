@@ -1,0 +1,143 @@
+//! RG-10 and its kin: what people already have opens, checks and copies what we make.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use vm_tests::disk::{self, Extent};
+use vm_tests::machine::qemu_img;
+use vm_tests::registry::{REPOSITORY, Registry, TAG};
+use vm_tests::release::Image;
+use vm_tests::template::Template;
+use vm_tests::{artifacts, guest};
+
+/// The ESP begins at 1 MiB on every disk of ours, and is this long.
+const ESP: Extent = Extent {
+    offset: 1 << 20,
+    size: 512 << 20,
+};
+
+#[test]
+fn copies_keep_the_digest_and_a_lost_signature_is_named() -> Result<()> {
+    let (first, second) = (Registry::start("copy-1")?, Registry::start("copy-2")?);
+    first.publish(&artifacts::release("v2")?)?;
+    let digest = first.digest(TAG)?;
+    let folder = artifacts::work_dir().join("copy-oci");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    let in_registry = |registry: &Registry, tag: &str| {
+        format!("docker://127.0.0.1:{}/{REPOSITORY}:{tag}", registry.port())
+    };
+    let in_folder = format!("oci:{}:{TAG}", folder.display());
+    skopeo(&["copy", &in_registry(&first, TAG), &in_folder])?;
+    skopeo(&[
+        "copy",
+        "--preserve-digests",
+        &in_folder,
+        &in_registry(&second, TAG),
+    ])?;
+    assert_eq!(second.digest(TAG)?, digest);
+
+    let mut machine = Template::of_release("v1")?.start("copies")?;
+    machine.route_registry(Some(second.port()))?;
+    let (code, answer) = guest::osupdate(&machine, "apply", guest::APPLY)?;
+    assert_eq!(code, 2, "{answer}");
+    let said = answer.to_string();
+    assert!(
+        said.contains("cosign copy") || said.contains("oras"),
+        "names a copy that keeps it: {said}"
+    );
+
+    let signature = Image::of(&artifacts::release("v2")?)?.signature_tag();
+    skopeo(&[
+        "copy",
+        &in_registry(&first, &signature),
+        &in_registry(&second, &signature),
+    ])?;
+    let (code, answer) = guest::osupdate(&machine, "apply", guest::APPLY)?;
+    assert_eq!(code, 0, "{answer}");
+    assert_eq!(guest::reboot_confirmed(&mut machine)?.0, 2);
+    Ok(())
+}
+
+#[test]
+fn tables_file_systems_and_trees_are_as_stock_tools_want_them() -> Result<()> {
+    let release = artifacts::release("v1")?;
+    let folder = artifacts::work_dir().join("stock-tools");
+    fs::create_dir_all(&folder)?;
+    let raw = folder.join("disk.raw");
+    let (from, to) = (show(&release.disk()), show(&raw));
+    qemu_img(&["convert", "-O", "raw", "-S", "64k", &from, &to])?;
+    let said = tool("sgdisk", &["-v", &to])?;
+    assert!(said.contains("No problems found"), "{said}");
+
+    let esp = folder.join("esp.img");
+    fs::write(&esp, disk::read(&release.disk(), ESP)?)?;
+    tool("fsck.vfat", &["-n", "-v", &show(&esp)])?;
+
+    let facts: Value = serde_json::from_slice(&fs::read(release.dir.join("build.json"))?)?;
+    let root = find(&facts, "root_hash").context("build.json without root_hash")?;
+    let offset = find(&facts, "hash_offset").context("build.json without hash_offset")?;
+    let slot = show(&release.slot());
+    let option = format!("--hash-offset={offset}");
+    tool("veritysetup", &["verify", &option, &slot, &slot, &root])?;
+
+    let layer = Image::of(&release)?.layer;
+    let unpacked = folder.join("unpacked");
+    fs::create_dir_all(&unpacked)?;
+    tool(
+        "tar",
+        &["--zstd", "-xf", &show(&layer), "-C", &show(&unpacked)],
+    )?;
+    let same = fs::read(unpacked.join("slot.img"))? == fs::read(release.slot())?;
+    assert!(same, "tar unpacks the layer to the slot image");
+    let signed = release.dir.join("recovery.efi");
+    tool(
+        "sbverify",
+        &["--cert", &show(&artifacts::key("sb.crt")?), &show(&signed)],
+    )?;
+    fs::remove_dir_all(&folder)?;
+    Ok(())
+}
+
+fn skopeo(words: &[&str]) -> Result<String> {
+    let mut all = vec!["--insecure-policy"];
+    all.extend(words);
+    all.extend(["--src-tls-verify=false", "--dest-tls-verify=false"]);
+    tool("skopeo", &all)
+}
+
+fn tool(name: &str, words: &[&str]) -> Result<String> {
+    let output = Command::new(name)
+        .args(words)
+        .output()
+        .with_context(|| format!("start {name}"))?;
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    ensure!(
+        output.status.success(),
+        "{name} {}: {said}",
+        words.join(" ")
+    );
+    Ok(said)
+}
+
+/// A member of that name, at any depth, as text.
+fn find(value: &Value, name: &str) -> Option<String> {
+    let object = value.as_object()?;
+    let direct = object.get(name).map(|found| match found {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    });
+    direct.or_else(|| object.values().find_map(|inner| find(inner, name)))
+}
+
+fn show(path: &Path) -> String {
+    path.display().to_string()
+}
