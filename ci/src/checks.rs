@@ -163,13 +163,16 @@ fn deny() -> Result<()> {
     folders.extend(other_workspaces());
     for folder in folders {
         let name = format!("deny {}", folder.file_name().unwrap_or_default().display());
+        // Of every platform, since the policy is; asks the network only for what is missing.
+        let mut fetch = cargo(&["fetch", "--locked"]);
+        step::run(&format!("fetch {name}"), fetch.current_dir(&folder))?;
         let mut check = Command::new(&program);
         check
             .current_dir(&folder)
-            .args(["--offline", "--locked", "check", "--config"]);
+            .args(["--offline", "--locked", "--config"]);
         check
             .arg(place::root().join("deny.toml"))
-            .args(["bans", "licenses", "sources"]);
+            .args(["check", "bans", "licenses", "sources"]);
         step::run(&name, &mut check)?;
     }
     Ok(())
