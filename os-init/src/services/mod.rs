@@ -1,0 +1,23 @@
+//! System services: each one a container whose root is the read-only OS itself.
+//!
+//! Reading order:
+//! - [`file`]: what a service file says (`/usr/share/bascule/services/*.toml`), parsed and checked;
+//! - [`spec`]: the OCI runtime specification made from it, least privilege by default;
+//! - [`supervisor`]: when a service is started and restarted, one enum and one match;
+//! - [`runtime`]: containerd, the only place that talks to it;
+//! - [`manage`]: the loop that performs all this; [`probes`]: what the health gate asks;
+//! - [`console`], [`folders`], [`devices`], [`resolv`]: what the services find when they start;
+//! - [`status`], [`serve`]: what others may ask and what PID 1 is told.
+
+pub mod console;
+pub mod devices;
+pub mod file;
+pub mod folders;
+pub mod manage;
+pub mod probes;
+pub mod resolv;
+pub mod runtime;
+pub mod serve;
+pub mod spec;
+pub mod status;
+pub mod supervisor;

@@ -1,0 +1,272 @@
+//! containerd, as far as a service needs it. The only place that talks to it.
+//!
+//! A task's root is a plain bind mount of the OS root: nothing is pulled, unpacked or snapshotted
+//! in order to boot. Output goes to the `os-log` program, which containerd's shim starts for each
+//! container and which outlives the services manager.
+
+use super::file::ServiceFile;
+use super::spec::TYPE_URL;
+use containerd_client::services::v1::{
+    Container, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest,
+    DeleteProcessRequest, DeleteTaskRequest, ExecProcessRequest, GetRequest, KillRequest,
+    StartRequest, WaitRequest, container::Runtime as RuntimeName,
+    containers_client::ContainersClient, tasks_client::TasksClient,
+};
+use containerd_client::types::{Mount, v1::Status};
+use prost_types::Any;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::Duration;
+use tonic::metadata::MetadataValue;
+use tonic::transport::Channel;
+use tonic::{Code, Request};
+
+/// containerd's socket.
+pub const SOCKET: &str = "/run/containerd/containerd.sock";
+/// The namespace of the OS's own services; workloads never run in it.
+pub const NAMESPACE: &str = "bascule";
+const PROCESS_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
+const LOG_DRIVER: &str = "binary:///usr/lib/bascule/os-log";
+/// How long one call may take. Starting a container on a slow, busy machine takes seconds.
+const CALL_MAX: Duration = Duration::from_secs(60);
+
+/// A connection to containerd.
+#[derive(Clone)]
+pub struct Runtime {
+    channel: Channel,
+}
+
+/// A call that failed: what was tried, on which service, and containerd's words.
+#[derive(Debug)]
+pub struct Failed(pub String);
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Failed {}
+
+fn request<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request
+        .metadata_mut()
+        .insert("containerd-namespace", MetadataValue::from_static(NAMESPACE));
+    request
+}
+
+fn bounded<T>(message: T) -> Request<T> {
+    let mut request = request(message);
+    request.set_timeout(CALL_MAX);
+    request
+}
+
+fn failed(tried: &'static str, name: &str) -> impl FnOnce(tonic::Status) -> Failed {
+    move |status| Failed(format!("{tried} {name}: {}", status.message().replace('\n', " ")))
+}
+
+/// Whether a container or task that is to go was already gone.
+fn gone_is_fine<T>(
+    answer: Result<T, tonic::Status>,
+    tried: &'static str,
+    name: &str,
+) -> Result<(), Failed> {
+    match answer {
+        Ok(_) => Ok(()),
+        Err(status) if status.code() == Code::NotFound => Ok(()),
+        Err(status) => Err(failed(tried, name)(status)),
+    }
+}
+
+impl Runtime {
+    /// Connects to the containerd that listens at `socket`.
+    ///
+    /// # Errors
+    /// [`Failed`] when nothing answers there.
+    pub async fn connect(socket: &Path) -> Result<Self, Failed> {
+        let channel = containerd_client::connect(socket)
+            .await
+            .map_err(|e| Failed(format!("connect to containerd at {}: {e}", socket.display())))?;
+        Ok(Self { channel })
+    }
+
+    fn tasks(&self) -> TasksClient<Channel> {
+        TasksClient::new(self.channel.clone())
+    }
+
+    fn containers(&self) -> ContainersClient<Channel> {
+        ContainersClient::new(self.channel.clone())
+    }
+
+    /// The process id of the running task, `None` when there is none.
+    ///
+    /// # Errors
+    /// [`Failed`] when containerd does not answer.
+    pub async fn running(&self, name: &str) -> Result<Option<u32>, Failed> {
+        let get = GetRequest { container_id: name.into(), ..GetRequest::default() };
+        match self.tasks().get(bounded(get)).await {
+            Ok(answer) => Ok(answer
+                .into_inner()
+                .process
+                .filter(|process| process.status == Status::Running as i32)
+                .map(|process| process.pid)),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(failed("ask for the task of", name)(status)),
+        }
+    }
+
+    /// Starts a service afresh and returns its process id. What an earlier start left is removed.
+    ///
+    /// # Errors
+    /// [`Failed`]; nothing of the service is left running.
+    pub async fn start(&self, file: &ServiceFile, spec: &Value) -> Result<u32, Failed> {
+        self.remove(&file.name).await?;
+        let started = self.create_and_start(file, spec).await;
+        if started.is_err() {
+            // The first error is the one to tell.
+            let _ = self.remove(&file.name).await;
+        }
+        started
+    }
+
+    async fn create_and_start(&self, file: &ServiceFile, spec: &Value) -> Result<u32, Failed> {
+        let name = &file.name;
+        let container = Container {
+            id: name.clone(),
+            runtime: Some(RuntimeName { name: "io.containerd.runc.v2".into(), options: None }),
+            spec: Some(Any { type_url: TYPE_URL.into(), value: spec.to_string().into_bytes() }),
+            ..Container::default()
+        };
+        self.containers()
+            .create(bounded(CreateContainerRequest { container: Some(container) }))
+            .await
+            .map_err(failed("create the container of", name))?;
+        let root = Mount {
+            r#type: "bind".into(),
+            source: "/".into(),
+            options: vec!["bind".into(), "ro".into()],
+            ..Mount::default()
+        };
+        let task = CreateTaskRequest {
+            container_id: name.clone(),
+            rootfs: vec![root],
+            stdout: LOG_DRIVER.into(),
+            stderr: LOG_DRIVER.into(),
+            ..CreateTaskRequest::default()
+        };
+        self.tasks()
+            .create(bounded(task))
+            .await
+            .map_err(failed("create the task of", name))?;
+        let start = StartRequest { container_id: name.clone(), ..StartRequest::default() };
+        let answer =
+            self.tasks().start(bounded(start)).await.map_err(failed("start the task of", name))?;
+        Ok(answer.into_inner().pid)
+    }
+
+    /// Waits until the service's process ends and returns its exit status.
+    ///
+    /// # Errors
+    /// [`Failed`] when containerd goes away meanwhile; the task may well run on.
+    pub async fn wait(&self, name: &str) -> Result<u32, Failed> {
+        let wait = WaitRequest { container_id: name.into(), ..WaitRequest::default() };
+        let answer =
+            self.tasks().wait(request(wait)).await.map_err(failed("wait for the task of", name))?;
+        Ok(answer.into_inner().exit_status)
+    }
+
+    /// Asks the service to end, and kills it after `grace`.
+    ///
+    /// # Errors
+    /// [`Failed`] when containerd does not answer.
+    pub async fn stop(&self, name: &str, grace: Duration) -> Result<(), Failed> {
+        if self.running(name).await?.is_some() {
+            self.signal(name, 15).await?;
+            // Whether it ended in time or not, `remove` settles the rest.
+            let _ = tokio::time::timeout(grace, self.wait(name)).await;
+        }
+        self.remove(name).await
+    }
+
+    async fn signal(&self, name: &str, signal: u32) -> Result<(), Failed> {
+        let kill = KillRequest {
+            container_id: name.into(),
+            signal,
+            all: signal == 9,
+            ..KillRequest::default()
+        };
+        gone_is_fine(self.tasks().kill(bounded(kill)).await, "signal", name)
+    }
+
+    /// Removes whatever is left of the service, running or not.
+    ///
+    /// # Errors
+    /// [`Failed`] when containerd does not answer.
+    pub async fn remove(&self, name: &str) -> Result<(), Failed> {
+        if self.running(name).await?.is_some() {
+            self.signal(name, 9).await?;
+            let _ = tokio::time::timeout(CALL_MAX, self.wait(name)).await;
+        }
+        let task = DeleteTaskRequest { container_id: name.into() };
+        gone_is_fine(self.tasks().delete(bounded(task)).await, "delete the task of", name)?;
+        let container = DeleteContainerRequest { id: name.into() };
+        let answer = self.containers().delete(bounded(container)).await;
+        gone_is_fine(answer, "delete the container of", name)
+    }
+
+    /// Runs a program inside the running service and returns its exit status.
+    ///
+    /// # Errors
+    /// [`Failed`] when it cannot be started, or takes longer than `limit`.
+    pub async fn exec(
+        &self,
+        file: &ServiceFile,
+        args: &[&str],
+        limit: Duration,
+    ) -> Result<u32, Failed> {
+        let name = &file.name;
+        let exec_id = "probe".to_string();
+        let caps = &file.capabilities;
+        let process = json!({
+            "terminal": false, "cwd": "/", "args": args,
+            "user": { "uid": file.user, "gid": file.user },
+            "env": file.env.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>(),
+            "capabilities": { "bounding": caps, "effective": caps, "permitted": caps },
+            "noNewPrivileges": true,
+        });
+        let exec = ExecProcessRequest {
+            container_id: name.clone(),
+            exec_id: exec_id.clone(),
+            spec: Some(Any { type_url: PROCESS_URL.into(), value: process.to_string().into_bytes() }),
+            ..ExecProcessRequest::default()
+        };
+        self.tasks().exec(bounded(exec)).await.map_err(failed("prepare a program in", name))?;
+        let ended = tokio::time::timeout(limit, self.run_exec(name, &exec_id)).await;
+        if ended.is_err() {
+            let kill = KillRequest {
+                container_id: name.clone(),
+                exec_id: exec_id.clone(),
+                signal: 9,
+                ..KillRequest::default()
+            };
+            // It may have ended by itself just now.
+            let _ = self.tasks().kill(bounded(kill)).await;
+        }
+        let delete = DeleteProcessRequest { container_id: name.clone(), exec_id };
+        // A leftover is replaced with the container; the status below is what matters.
+        let _ = self.tasks().delete_process(bounded(delete)).await;
+        ended.unwrap_or_else(|_| {
+            Err(Failed(format!("run {args:?} in {name}: no end after {} s", limit.as_secs())))
+        })
+    }
+
+    async fn run_exec(&self, name: &str, exec_id: &str) -> Result<u32, Failed> {
+        let start = StartRequest { container_id: name.into(), exec_id: exec_id.into() };
+        self.tasks().start(bounded(start)).await.map_err(failed("start a program in", name))?;
+        let wait = WaitRequest { container_id: name.into(), exec_id: exec_id.into() };
+        let answer =
+            self.tasks().wait(request(wait)).await.map_err(failed("wait for a program in", name))?;
+        Ok(answer.into_inner().exit_status)
+    }
+}

@@ -1,0 +1,237 @@
+//! The OCI runtime specification of a service: from nothing, then what its file grants.
+//!
+//! Source: <https://github.com/opencontainers/runtime-spec>, version 1.1. What every service gets:
+//! the OS root read-only, its own /proc, an empty /dev, tmpfs on /run and /tmp, /sys read-only,
+//! namespaces of its own for mounts, processes and IPC, the host's network, no capability, a
+//! system call filter, and a cgroup below `/bascule`.
+
+use super::file::{MountEntry, ServiceFile};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// The `type_url` under which containerd 1.7 and 2 take a specification.
+pub const TYPE_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
+
+/// Names that exist in a kernel's /proc and tell, or take, what no service needs.
+const MASKED: [&str; 7] = [
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/scsi",
+    "/sys/firmware",
+];
+const READ_ONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+#[derive(Deserialize)]
+struct Calls {
+    allow: Vec<String>,
+    capabilities: BTreeMap<String, Vec<String>>,
+}
+
+/// One device node, resolved by the caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Where it appears, `/dev/…`.
+    pub path: String,
+    /// Whether it is a block device (else a character device).
+    pub block: bool,
+    /// Major number.
+    pub major: u64,
+    /// Minor number.
+    pub minor: u64,
+    /// Whether the service may write to it.
+    pub write: bool,
+}
+
+/// Builds the specification. `mounts` are those of the file whose sources exist.
+pub fn build(file: &ServiceFile, mounts: &[MountEntry], devices: &[Device]) -> Value {
+    let mut env: Vec<String> =
+        vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()];
+    env.extend(file.env.iter().map(|(key, value)| format!("{key}={value}")));
+    let caps = &file.capabilities;
+    // Ambient, so that a service that runs as another user keeps what its file grants.
+    let ambient: &[String] = if file.user == 0 { &[] } else { caps };
+    json!({
+        "ociVersion": "1.1.0",
+        "process": {
+            "terminal": false,
+            "user": { "uid": file.user, "gid": file.user },
+            "args": file.command,
+            "env": env,
+            "cwd": "/",
+            "capabilities": {
+                "bounding": caps, "effective": caps, "permitted": caps,
+                "inheritable": ambient, "ambient": ambient,
+            },
+            "rlimits": [{ "type": "RLIMIT_NOFILE", "hard": 65536, "soft": 1024 }],
+            "noNewPrivileges": !file.new_privileges,
+            "oomScoreAdj": file.oom_score_adj,
+        },
+        "root": { "path": "rootfs", "readonly": true },
+        "mounts": all_mounts(mounts),
+        "linux": {
+            "cgroupsPath": format!("/bascule/{}", file.name),
+            "namespaces": [{ "type": "pid" }, { "type": "ipc" }, { "type": "mount" }],
+            "devices": devices.iter().map(node).collect::<Vec<_>>(),
+            "resources": resources(file, devices),
+            "maskedPaths": MASKED,
+            "readonlyPaths": READ_ONLY,
+            "seccomp": seccomp(caps),
+            "rootfsPropagation": "private",
+        },
+    })
+}
+
+fn all_mounts(extra: &[MountEntry]) -> Vec<Value> {
+    let fresh = |target: &str, kind: &str, options: &[&str]| {
+        json!({ "destination": target, "type": kind, "source": kind, "options": options })
+    };
+    let mut mounts = vec![
+        fresh("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        fresh("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=64k"]),
+        fresh("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "gid=5"]),
+        fresh("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=16m"]),
+        fresh("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+        fresh("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "ro"]),
+        fresh("/run", "tmpfs", &["nosuid", "nodev", "mode=755", "size=16m"]),
+        fresh("/tmp", "tmpfs", &["nosuid", "nodev", "mode=1777", "size=64m"]),
+    ];
+    for mount in extra {
+        let rights = if mount.write { "rw" } else { "ro" };
+        mounts.push(if mount.source == "tmpfs" {
+            fresh(mount.target(), "tmpfs", &["nosuid", "nodev", "mode=755", "size=64m"])
+        } else {
+            json!({
+                "destination": mount.target(), "type": "bind", "source": mount.source,
+                "options": ["rbind", "nosuid", "nodev", rights],
+            })
+        });
+    }
+    mounts
+}
+
+fn node(device: &Device) -> Value {
+    json!({
+        "path": device.path,
+        "type": if device.block { "b" } else { "c" },
+        "major": device.major,
+        "minor": device.minor,
+        "fileMode": 0o600,
+        "uid": 0,
+        "gid": 0,
+    })
+}
+
+fn resources(file: &ServiceFile, devices: &[Device]) -> Value {
+    let mut rules = vec![json!({ "allow": false, "access": "rwm" })];
+    // The pseudo-terminals: /dev/ptmx and the slaves. runc adds null, zero, random and the like.
+    rules.push(json!({ "allow": true, "type": "c", "major": 136, "access": "rwm" }));
+    rules.push(json!({ "allow": true, "type": "c", "major": 5, "minor": 2, "access": "rwm" }));
+    rules.extend(devices.iter().map(|device| {
+        json!({
+            "allow": true,
+            "type": if device.block { "b" } else { "c" },
+            "major": device.major,
+            "minor": device.minor,
+            "access": if device.write { "rw" } else { "r" },
+        })
+    }));
+    let mut resources = json!({ "devices": rules, "pids": { "limit": file.tasks } });
+    if let Some(mib) = file.memory_mib {
+        resources["memory"] = json!({ "limit": mib.saturating_mul(1024 * 1024) });
+    }
+    resources
+}
+
+fn seccomp(capabilities: &[String]) -> Value {
+    // Our own file, compiled in; a test parses it, so that this cannot fail on a machine.
+    let calls: Calls = serde_json::from_str(include_str!("../../services/seccomp.json"))
+        .unwrap_or(Calls { allow: Vec::new(), capabilities: BTreeMap::new() });
+    let mut names = calls.allow;
+    for capability in capabilities {
+        names.extend(calls.capabilities.get(capability).into_iter().flatten().cloned());
+    }
+    let clone = if capabilities.iter().any(|c| c == "CAP_SYS_ADMIN") {
+        json!({ "names": ["clone"], "action": "SCMP_ACT_ALLOW" })
+    } else {
+        // No new namespaces: the CLONE_NEW* bits must be clear.
+        json!({
+            "names": ["clone"], "action": "SCMP_ACT_ALLOW",
+            "args": [{ "index": 0, "value": 0x7E02_0000_u64, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" }],
+        })
+    };
+    json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": 1,
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "syscalls": [
+            { "names": names, "action": "SCMP_ACT_ALLOW" },
+            clone,
+            { "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38 },
+            // `personality` only to ask, or for the plain one.
+            { "names": ["personality"], "action": "SCMP_ACT_ALLOW",
+              "args": [{ "index": 0, "value": 0, "op": "SCMP_CMP_EQ" }] },
+            { "names": ["personality"], "action": "SCMP_ACT_ALLOW",
+              "args": [{ "index": 0, "value": 0xFFFF_FFFF_u64, "op": "SCMP_CMP_EQ" }] },
+        ],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(extra: &str) -> ServiceFile {
+        ServiceFile::parse(&format!("format = 1\nname = \"x\"\ncommand = [\"/x\"]\n{extra}"))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_bare_service_may_do_nothing() {
+        let spec = build(&service(""), &[], &[]);
+        assert_eq!(spec["process"]["capabilities"]["bounding"], json!([]));
+        assert_eq!(spec["process"]["noNewPrivileges"], json!(true));
+        assert_eq!(spec["root"]["readonly"], json!(true));
+        assert_eq!(spec["linux"]["resources"]["devices"][0], json!({"allow": false, "access": "rwm"}));
+        let names = spec["linux"]["seccomp"]["syscalls"][0]["names"].as_array().unwrap();
+        for refused in ["mount", "reboot", "ptrace", "bpf", "clock_settime", "init_module", "kexec_load"]
+        {
+            assert!(!names.contains(&json!(refused)), "{refused}");
+        }
+        assert!(names.len() > 250);
+    }
+
+    #[test]
+    fn a_capability_brings_its_calls() {
+        let spec = build(&service("capabilities = [\"CAP_SYS_TIME\"]"), &[], &[]);
+        let names = spec["linux"]["seccomp"]["syscalls"][0]["names"].as_array().unwrap();
+        assert!(names.contains(&json!("clock_settime")));
+        assert_eq!(spec["process"]["capabilities"]["effective"], json!(["CAP_SYS_TIME"]));
+    }
+
+    #[test]
+    fn mounts_are_read_only_unless_the_file_says_write() {
+        let file = service("mounts = [{ source = \"/a\" }, { source = \"/b\", write = true }]");
+        let spec = build(&file, &file.mounts, &[]);
+        let mounts = spec["mounts"].as_array().unwrap();
+        let options = |path: &str| {
+            mounts.iter().find(|m| m["destination"] == path).unwrap()["options"].clone()
+        };
+        assert_eq!(options("/a"), json!(["rbind", "nosuid", "nodev", "ro"]));
+        assert_eq!(options("/b"), json!(["rbind", "nosuid", "nodev", "rw"]));
+    }
+
+    #[test]
+    fn a_device_is_both_made_and_allowed() {
+        let device =
+            Device { path: "/dev/vda4".into(), block: true, major: 254, minor: 4, write: true };
+        let spec = build(&service(""), &[], std::slice::from_ref(&device));
+        assert_eq!(spec["linux"]["devices"][0]["path"], json!("/dev/vda4"));
+        let rules = spec["linux"]["resources"]["devices"].as_array().unwrap();
+        assert!(rules.iter().any(|r| r["minor"] == 4 && r["access"] == "rw" && r["allow"] == true));
+    }
+}
