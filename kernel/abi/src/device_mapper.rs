@@ -52,7 +52,7 @@ impl DeviceMapper {
         let device = u64::from_ne_bytes(made[40..48].try_into().map_err(io::Error::other)?);
         let target = target(sectors, kind, parameters)?;
         let activated = self
-            .call(load, name, READ_ONLY, &target)
+            .call(raw::load, name, READ_ONLY, &target)
             .and_then(|_| self.call(raw::suspend, name, READ_ONLY, &[]));
         if let Err(error) = activated {
             // The first error is the one to tell.
