@@ -10,7 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{images, place, setup, step, uefi_target};
+use crate::{images, place, setup, step, tools, uefi_target};
 
 /// Seconds of fuzzing per target: a smoke test that each starts, and that nothing shallow is
 /// broken. Long runs are a job of their own.
@@ -85,6 +85,7 @@ pub fn run(names: &[&str]) -> Result<()> {
         bail!("no step {unknown}, see `cargo xtask test --list`");
     }
     setup::run()?;
+    tools::ensure()?;
     let mut failed = Vec::new();
     for step in STEPS {
         if !names.is_empty() && !names.contains(&step.name) {
@@ -187,7 +188,11 @@ fn unit() -> Result<()> {
         "--locked",
         "--no-fail-fast",
     ];
-    step::run_shown("unit and property tests", &mut cargo(&words))
+    let mut command = cargo(&words);
+    step::run_shown(
+        "unit and property tests",
+        command.env("BASCULE_TOOLS", tools::ensure()?),
+    )
 }
 
 fn loader() -> Result<()> {
@@ -280,6 +285,8 @@ fn machines() -> Result<()> {
     let mut command = cargo(&words);
     command.args(["--no-fail-fast", "--", "--test-threads=3"]);
     // An error says where it came from in words.
-    command.env("RUST_BACKTRACE", "0");
+    command
+        .env("RUST_BACKTRACE", "0")
+        .env("BASCULE_TOOLS", tools::ensure()?);
     step::run_shown("whole machines", &mut command)
 }

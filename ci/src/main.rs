@@ -12,6 +12,7 @@ mod place;
 mod setup;
 mod stamp;
 mod step;
+mod tools;
 mod uefi_target;
 
 use std::process::ExitCode;

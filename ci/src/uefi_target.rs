@@ -4,7 +4,7 @@
 //! the standard library is built from source, Debian's `rust-src` of the very version of rustc.
 //! The sysroot is never written: the sources lie in the cache, and cargo is told where.
 
-mod archive;
+pub mod archive;
 mod stubs;
 
 use std::fs;

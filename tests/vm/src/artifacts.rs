@@ -90,6 +90,21 @@ pub fn host_program(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// A program of another project that people use on our images, put there by `cargo xtask test`.
+///
+/// # Errors
+/// The folder is not stated, or the program is not in it.
+pub fn foreign_tool(name: &str) -> Result<PathBuf> {
+    let Some(folder) = env::var_os("BASCULE_TOOLS") else {
+        bail!("BASCULE_TOOLS is not set: run `cargo xtask test vm`");
+    };
+    let path = PathBuf::from(folder).join(name);
+    if !path.exists() {
+        bail!("{} is missing: run `cargo xtask test vm`", path.display());
+    }
+    Ok(path)
+}
+
 /// A program of this crate, built beside the running test or demo.
 ///
 /// # Errors

@@ -64,6 +64,32 @@ fn copies_keep_the_digest_and_a_lost_signature_is_named() -> Result<()> {
 }
 
 #[test]
+fn a_recursive_copy_carries_the_signature_along() -> Result<()> {
+    let (first, second) = (Registry::start("oras-1")?, Registry::start("oras-2")?);
+    first.publish(&artifacts::release("v2")?)?;
+    let name = |registry: &Registry| format!("127.0.0.1:{}/{REPOSITORY}:{TAG}", registry.port());
+    let oras = artifacts::foreign_tool("oras")?;
+    let options = ["--from-plain-http", "--to-plain-http"];
+    let (from, to) = (name(&first), name(&second));
+    tool(
+        &show(&oras),
+        &["cp", "-r", options[0], options[1], &from, &to],
+    )?;
+    assert_eq!(second.digest(TAG)?, first.digest(TAG)?);
+
+    let cosign = artifacts::foreign_tool("cosign")?;
+    let key = show(&artifacts::key("update.pub")?);
+    let words = ["verify", "--key", &key, "--insecure-ignore-tlog=true", &to];
+    tool(&show(&cosign), &words)?;
+
+    let machine = Template::of_release("v1")?.start("oras")?;
+    machine.route_registry(Some(second.port()))?;
+    let (code, answer) = guest::osupdate(&machine, "apply", guest::APPLY)?;
+    assert_eq!(code, 0, "{answer}");
+    Ok(())
+}
+
+#[test]
 fn tables_file_systems_and_trees_are_as_stock_tools_want_them() -> Result<()> {
     let release = artifacts::release("v1")?;
     let folder = artifacts::work_dir().join("stock-tools");
