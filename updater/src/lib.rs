@@ -1,1 +1,6 @@
-//! See ARCHITECTURE.md.
+//! Pull, verify, write, flip: the updater of Bascule.
+//!
+//! # Reading order
+//! [`registry`] talks to registries.
+
+pub mod registry;

@@ -95,9 +95,7 @@ pub fn check(bundle: &[u8], subject: Digest, roots: &TrustRoots) -> Result<Strin
     let envelope = match (bundle.dsse_envelope, bundle.message_signature) {
         (Some(envelope), None) => envelope,
         (Some(_), Some(_)) => {
-            return Err(NotVouched::Malformed(
-                "both dsseEnvelope and messageSignature".into(),
-            ));
+            return Err(NotVouched::Malformed("both dsseEnvelope and messageSignature".into()));
         }
         // A bare signature over a blob does not say what it was made for, so anything that its
         // key ever signed as a blob would be an image.
@@ -134,33 +132,19 @@ fn check_statement(payload: &[u8], subject: Digest) -> Result<(), NotVouched> {
         return Err(NotVouched::Unsupported(format!("statement {named:?}")));
     }
     if statement.predicate_type != PURPOSE_IMAGE {
-        return Err(NotVouched::WrongPurpose(
-            statement.predicate_type.chars().take(80).collect(),
-        ));
+        return Err(NotVouched::WrongPurpose(statement.predicate_type.chars().take(80).collect()));
     }
     let named = statement.subject.iter().take(SUBJECTS_MAX);
     let fits = |named: &Subject| {
-        named
-            .digest
-            .get("sha256")
-            .and_then(|hex| Digest::from_hex(hex))
-            == Some(subject)
+        named.digest.get("sha256").and_then(|hex| Digest::from_hex(hex)) == Some(subject)
     };
-    if named.into_iter().any(fits) {
-        Ok(())
-    } else {
-        Err(NotVouched::WrongSubject)
-    }
+    if named.into_iter().any(fits) { Ok(()) } else { Err(NotVouched::WrongSubject) }
 }
 
 /// What is really signed in a DSSE envelope: type and payload, each with its length, so that no
 /// byte can move from one to the other.
 pub(crate) fn pre_authentication(payload_type: &str, payload: &[u8]) -> Vec<u8> {
-    let head = format!(
-        "DSSEv1 {} {payload_type} {} ",
-        payload_type.len(),
-        payload.len()
-    );
+    let head = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len());
     let mut message = head.into_bytes();
     message.extend_from_slice(payload);
     message
@@ -171,7 +155,5 @@ fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, NotVouched> {
 }
 
 fn decode(text: &str, place: &str) -> Result<Vec<u8>, NotVouched> {
-    STANDARD
-        .decode(text)
-        .map_err(|_| NotVouched::Malformed(format!("{place} is not base64")))
+    STANDARD.decode(text).map_err(|_| NotVouched::Malformed(format!("{place} is not base64")))
 }

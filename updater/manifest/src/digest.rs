@@ -94,14 +94,7 @@ mod tests {
         let text = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(digest.to_string(), text);
         assert_eq!(Digest::parse(text), Some(digest));
-        for bad in [
-            &text[7..],
-            &text.to_uppercase(),
-            &text[..70],
-            "sha512:00",
-            "",
-            "sha256:é",
-        ] {
+        for bad in [&text[7..], &text.to_uppercase(), &text[..70], "sha512:00", "", "sha256:é"] {
             assert_eq!(Digest::parse(bad), None, "{bad}");
         }
     }

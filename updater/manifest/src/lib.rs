@@ -15,6 +15,7 @@
 pub mod bundle;
 pub mod digest;
 pub mod oci;
+pub mod release;
 pub mod sign;
 pub mod simple_signing;
 pub mod trust;

@@ -119,10 +119,7 @@ impl Manifest {
             (_, value) => from_bytes(value)?,
         };
         if manifest.schema_version != 2 {
-            return Err(OciError::WrongKind(format!(
-                "schema {}",
-                manifest.schema_version
-            )));
+            return Err(OciError::WrongKind(format!("schema {}", manifest.schema_version)));
         }
         if manifest.layers.len() > ENTRIES_MAX {
             return Err(OciError::TooLarge(ENTRIES_MAX));
@@ -232,10 +229,7 @@ impl ImageConfig {
 
     /// The labels, empty where there are none.
     pub fn labels(&self) -> BTreeMap<String, String> {
-        self.config
-            .as_ref()
-            .and_then(|section| section.labels.clone())
-            .unwrap_or_default()
+        self.config.as_ref().and_then(|section| section.labels.clone()).unwrap_or_default()
     }
 }
 
@@ -262,15 +256,9 @@ fn document<'a>(bytes: &'a [u8], kinds: &[&str]) -> Result<(String, &'a [u8]), O
         (None, Some(_)) => MEDIA_MANIFEST,
         _ => return Err(OciError::WrongKind("neither manifest nor index".into())),
     };
-    let media = shape
-        .media_type
-        .map_or_else(|| told.to_owned(), |media| media.into_owned());
+    let media = shape.media_type.map_or_else(|| told.to_owned(), |media| media.into_owned());
     let fits = kinds.contains(&media.as_str()) && (media == MEDIA_INDEX) == (told == MEDIA_INDEX);
-    if fits {
-        Ok((media, bytes))
-    } else {
-        Err(OciError::WrongKind(media))
-    }
+    if fits { Ok((media, bytes)) } else { Err(OciError::WrongKind(media)) }
 }
 
 fn from_bytes<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, OciError> {
@@ -279,10 +267,5 @@ fn from_bytes<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, OciError> {
 
 /// The parser's words, bounded: they may quote what a stranger wrote.
 pub(crate) fn short(error: &serde_json::Error) -> String {
-    error
-        .to_string()
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(160)
-        .collect()
+    error.to_string().chars().filter(|c| !c.is_control()).take(160).collect()
 }

@@ -59,10 +59,7 @@ impl SigningKey {
     /// # Errors
     /// [`NotAKey`] if the key cannot be encoded.
     pub fn to_pem(&self) -> Result<String, NotAKey> {
-        self.key
-            .to_pkcs8_pem(LineEnding::LF)
-            .map(|pem| pem.to_string())
-            .map_err(|_| NotAKey)
+        self.key.to_pkcs8_pem(LineEnding::LF).map(|pem| pem.to_string()).map_err(|_| NotAKey)
     }
 
     /// The public key as PEM, as `cosign verify --key` and the trust roots take it.
@@ -70,9 +67,7 @@ impl SigningKey {
     /// # Errors
     /// [`NotAKey`] if the key cannot be encoded.
     pub fn public_pem(&self) -> Result<String, NotAKey> {
-        self.public()
-            .to_public_key_pem(LineEnding::LF)
-            .map_err(|_| NotAKey)
+        self.public().to_public_key_pem(LineEnding::LF).map_err(|_| NotAKey)
     }
 
     fn public(&self) -> VerifyingKey {
@@ -81,8 +76,7 @@ impl SigningKey {
 
     fn hint(&self) -> String {
         let der = self.public().to_public_key_der();
-        der.map(|der| STANDARD.encode(Digest::of(der.as_bytes()).0))
-            .unwrap_or_default()
+        der.map(|der| STANDARD.encode(Digest::of(der.as_bytes()).0)).unwrap_or_default()
     }
 
     /// The DER signature over `message`, hashed with sha256.
@@ -130,20 +124,10 @@ pub fn sign_bundle(image: &Descriptor, key: &SigningKey) -> SignatureArtifact {
     .to_string()
     .into_bytes();
     let annotations = BTreeMap::from([
-        (
-            "dev.sigstore.bundle.content".to_owned(),
-            "dsse-envelope".to_owned(),
-        ),
-        (
-            "dev.sigstore.bundle.predicateType".to_owned(),
-            bundle::PURPOSE_IMAGE.to_owned(),
-        ),
+        ("dev.sigstore.bundle.content".to_owned(), "dsse-envelope".to_owned()),
+        ("dev.sigstore.bundle.predicateType".to_owned(), bundle::PURPOSE_IMAGE.to_owned()),
     ]);
-    let subject = Descriptor {
-        annotations: BTreeMap::new(),
-        platform: None,
-        ..image.clone()
-    };
+    let subject = Descriptor { annotations: BTreeMap::new(), platform: None, ..image.clone() };
     artifact(Parts {
         artifact_type: Some(bundle::MEDIA_BUNDLE.to_owned()),
         config: b"{}".to_vec(),
@@ -205,11 +189,7 @@ pub fn merge_into_index(existing: Option<&[u8]>, entry: Descriptor) -> Result<Ve
     };
     manifests.retain(|listed| listed.digest != entry.digest);
     manifests.push(entry);
-    let index = Index {
-        schema_version: 2,
-        media_type: Some(MEDIA_INDEX.to_owned()),
-        manifests,
-    };
+    let index = Index { schema_version: 2, media_type: Some(MEDIA_INDEX.to_owned()), manifests };
     to_bytes(&index)
 }
 
@@ -241,12 +221,7 @@ fn artifact(parts: Parts) -> SignatureArtifact {
     let mut descriptor = describe(MEDIA_MANIFEST, &manifest);
     descriptor.artifact_type = parts.artifact_type;
     descriptor.annotations = parts.annotations;
-    SignatureArtifact {
-        manifest,
-        config: parts.config,
-        layer: parts.layer,
-        descriptor,
-    }
+    SignatureArtifact { manifest, config: parts.config, layer: parts.layer, descriptor }
 }
 
 /// The descriptor of `bytes` as `media_type`.
@@ -307,10 +282,7 @@ mod tests {
             simple_signing::check(layer, &simple.layer, subject, roots)
         };
         assert_eq!(check(&roots(&ours), image.digest), Ok("test".to_owned()));
-        assert_eq!(
-            check(&roots(&key(2)), image.digest),
-            Err(NotVouched::UnknownKey)
-        );
+        assert_eq!(check(&roots(&key(2)), image.digest), Err(NotVouched::UnknownKey));
         let other = Digest::of(b"another image");
         assert_eq!(check(&roots(&ours), other), Err(NotVouched::WrongSubject));
     }
@@ -322,10 +294,7 @@ mod tests {
         let two = merge_into_index(Some(&one), second.clone()).unwrap();
         let same = merge_into_index(Some(&two), second.clone()).unwrap();
         assert_eq!(two, same);
-        assert_eq!(
-            Index::parse(&two).unwrap().manifests,
-            [first.clone(), second]
-        );
+        assert_eq!(Index::parse(&two).unwrap().manifests, [first.clone(), second]);
         assert!(merge_into_index(Some(b"<html>"), first).is_err());
     }
 }

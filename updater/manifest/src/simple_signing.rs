@@ -63,15 +63,11 @@ pub fn check(
     let signature = STANDARD
         .decode(signature)
         .map_err(|_| NotVouched::Malformed("signature is not base64".into()))?;
-    let who = roots
-        .who_signed(payload, &signature)
-        .ok_or(NotVouched::UnknownKey)?;
+    let who = roots.who_signed(payload, &signature).ok_or(NotVouched::UnknownKey)?;
     let payload: Payload =
         serde_json::from_slice(payload).map_err(|error| NotVouched::Malformed(short(&error)))?;
     if payload.critical.purpose != PURPOSE_IMAGE {
-        return Err(NotVouched::WrongPurpose(
-            payload.critical.purpose.chars().take(80).collect(),
-        ));
+        return Err(NotVouched::WrongPurpose(payload.critical.purpose.chars().take(80).collect()));
     }
     if Digest::parse(&payload.critical.image.digest) != Some(subject) {
         return Err(NotVouched::WrongSubject);

@@ -25,10 +25,7 @@ impl TrustedKey {
     /// `None` when it is not such a key.
     pub fn from_pem(name: &str, pem: &str) -> Option<TrustedKey> {
         let key = VerifyingKey::from_public_key_pem(pem).ok()?;
-        Some(TrustedKey {
-            name: name.to_owned(),
-            key,
-        })
+        Some(TrustedKey { name: name.to_owned(), key })
     }
 
     /// The name of the key.
@@ -38,9 +35,7 @@ impl TrustedKey {
 
     /// The sha256 of the key's DER form: what cosign calls the hint.
     pub fn fingerprint(&self) -> Digest {
-        self.key
-            .to_public_key_der()
-            .map_or(Digest([0; 32]), |der| Digest::of(der.as_bytes()))
+        self.key.to_public_key_der().map_or(Digest([0; 32]), |der| Digest::of(der.as_bytes()))
     }
 }
 
@@ -53,9 +48,7 @@ pub struct TrustRoots {
 impl TrustRoots {
     /// A set of keys; those beyond [`KEYS_MAX`] are left out.
     pub fn new(keys: impl IntoIterator<Item = TrustedKey>) -> TrustRoots {
-        TrustRoots {
-            keys: keys.into_iter().take(KEYS_MAX).collect(),
-        }
+        TrustRoots { keys: keys.into_iter().take(KEYS_MAX).collect() }
     }
 
     /// The keys held.

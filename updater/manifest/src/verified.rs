@@ -27,10 +27,7 @@ impl<T> Verified<T> {
     }
 
     pub(crate) fn with<U>(&self, value: U) -> Verified<U> {
-        Verified {
-            value,
-            key: self.key.clone(),
-        }
+        Verified { value, key: self.key.clone() }
     }
 }
 
@@ -78,20 +75,14 @@ impl Verified<Digest> {
     /// # Errors
     /// [`Broken::DigestDiffers`].
     pub fn matches(&self, bytes: &[u8]) -> Result<(), Broken> {
-        if Digest::of(bytes) == self.value {
-            Ok(())
-        } else {
-            Err(Broken::DigestDiffers)
-        }
+        if Digest::of(bytes) == self.value { Ok(()) } else { Err(Broken::DigestDiffers) }
     }
 }
 
 impl Verified<Index> {
     /// The digest of the one manifest for `architecture`, vouched for by the index.
     pub fn select(&self, architecture: &str) -> Option<Verified<Digest>> {
-        self.value
-            .select(architecture)
-            .map(|entry| self.with(entry.digest))
+        self.value.select(architecture).map(|entry| self.with(entry.digest))
     }
 }
 
@@ -132,10 +123,7 @@ pub fn verify(subject: Digest, candidates: &[Candidate], roots: &TrustRoots) -> 
         };
         match answer {
             Ok(key) => {
-                return Verdict::Yes(Verified {
-                    value: subject,
-                    key,
-                });
+                return Verdict::Yes(Verified { value: subject, key });
             }
             Err(reason) => reasons.push(reason),
         }
