@@ -1,0 +1,237 @@
+//! Debian packages: resolving names to pinned files, and fetching those.
+//!
+//! An apt with its own lists, cache and empty package status does both. It checks the archive's
+//! signature and uses the proxy that the machine has configured, and neither sees nor changes
+//! what is installed there.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use sha2::{Digest, Sha256};
+
+use crate::lock::Pinned;
+use crate::run;
+
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+const HELPER: &str = "/usr/lib/apt/apt-helper";
+
+/// Where packages come from and where they are kept.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    /// Folder that downloads are kept in.
+    pub cache: PathBuf,
+    /// Site with the main suites.
+    main: String,
+    /// Site with the security suites.
+    security: String,
+}
+
+/// The folder for downloads: `$BASCULE_CACHE`, else `~/.cache/bascule`.
+///
+/// # Errors
+/// Neither is known.
+pub fn default_cache() -> Result<PathBuf> {
+    if let Some(folder) = env::var_os("BASCULE_CACHE") {
+        return Ok(folder.into());
+    }
+    let home = env::var_os("HOME").context("neither BASCULE_CACHE nor HOME is set")?;
+    Ok(PathBuf::from(home).join(".cache/bascule"))
+}
+
+impl Archive {
+    /// The archive that the machine's apt is configured with, or `mirror` (its security suites
+    /// are expected at the same address with `-security` behind).
+    ///
+    /// # Errors
+    /// apt knows no Debian archive.
+    pub fn of_machine(cache: &Path, mirror: Option<&str>) -> Result<Self> {
+        let main = match mirror {
+            Some(site) => site.trim_end_matches('/').to_owned(),
+            None => configured_site()?,
+        };
+        let security = format!("{main}-security");
+        Ok(Self { cache: cache.to_path_buf(), main, security })
+    }
+
+    fn site(&self, suite: &str) -> &str {
+        if suite.ends_with("-security") { &self.security } else { &self.main }
+    }
+
+    /// Resolves `packages` and all they depend on in `suites`, without those `left_out`.
+    ///
+    /// # Errors
+    /// A package is not there, or apt fails.
+    pub fn resolve(
+        &self,
+        suites: &[String],
+        packages: &[String],
+        left_out: &BTreeSet<&str>,
+    ) -> Result<Vec<Pinned>> {
+        let work = self.cache.join("apt").join(suites.join("+"));
+        let config = private_apt(&work)?;
+        let lines: Vec<String> = suites
+            .iter()
+            .map(|it| format!("deb {}{} {it} main\n", signed_by(), self.site(it)))
+            .collect();
+        fs::write(work.join("sources.list"), lines.concat()).context("write sources.list")?;
+        let apt = || {
+            let mut command = Command::new("apt-get");
+            command.env("APT_CONFIG", &config);
+            command
+        };
+        run::quiet(apt().args(["update", "-qq"]), "apt")?;
+        let mut install = apt();
+        install.args(["install", "--print-uris", "-y", "-qq", "-o", "Acquire::ForceHash=SHA256"]);
+        let said = run::output(install.args(packages), "apt")?;
+        let mut pinned = Vec::new();
+        for line in String::from_utf8_lossy(&said).lines().filter(|line| line.starts_with('\'')) {
+            let package = self.parse(line, suites).with_context(|| format!("apt said {line}"))?;
+            if !left_out.contains(package.name.as_str()) {
+                pinned.push(package);
+            }
+        }
+        ensure!(!pinned.is_empty(), "apt resolved {} to nothing", packages.join(" "));
+        Ok(pinned)
+    }
+
+    /// Reads a line of `apt-get --print-uris`: `'address' file size SHA256:hash`.
+    fn parse(&self, line: &str, suites: &[String]) -> Result<Pinned> {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [address, file, size, hash] = words.as_slice() else { bail!("not four words") };
+        let address = address.trim_matches('\'');
+        // The security site is the main one with more behind: it is asked first.
+        let is_security = address.starts_with(&format!("{}/", self.security));
+        let site = if is_security { &self.security } else { &self.main };
+        let path = address.strip_prefix(site.as_str()).context("an unknown site")?;
+        let suite = suites
+            .iter()
+            .find(|suite| suite.ends_with("-security") == is_security)
+            .context("a suite that was not asked for")?;
+        let name = file.trim_end_matches(".deb");
+        let parts: Vec<&str> = name.split('_').collect();
+        let [name, version, arch] = parts.as_slice() else { bail!("not name_version_arch") };
+        Ok(Pinned {
+            suite: suite.clone(),
+            name: (*name).to_owned(),
+            version: version.replace("%3a", ":"),
+            arch: (*arch).to_owned(),
+            size: size.parse().context("size")?,
+            sha256: hash.strip_prefix("SHA256:").context("no SHA-256")?.to_owned(),
+            path: path.trim_start_matches('/').replace("%2b", "+").replace("%7e", "~"),
+        })
+    }
+
+    /// Fetches what the cache does not hold yet; the files in the order of `packages`.
+    ///
+    /// # Errors
+    /// A file is gone from the archive or differs from its pin.
+    pub fn fetch(&self, packages: &[Pinned]) -> Result<Vec<PathBuf>> {
+        let folder = self.cache.join("packages");
+        fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        let bar = ProgressBar::new(packages.iter().map(|it| it.size).sum());
+        bar.set_style(
+            ProgressStyle::with_template("packages {bar:30} {bytes}/{total_bytes} {eta} {msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
+        let mut files = Vec::new();
+        for package in packages {
+            bar.set_message(package.name.clone());
+            files.push(self.fetch_one(package, &folder)?);
+            bar.inc(package.size);
+        }
+        bar.finish_and_clear();
+        Ok(files)
+    }
+
+    fn fetch_one(&self, package: &Pinned, folder: &Path) -> Result<PathBuf> {
+        let target = folder.join(format!("{}.deb", package.sha256));
+        if target.metadata().is_ok_and(|meta| meta.len() == package.size) {
+            return Ok(target);
+        }
+        // Under its own name until it is whole: apt goes on where an earlier download stopped.
+        let partial = folder.join(format!("{}.part", package.sha256));
+        let address = format!("{}/{}", self.site(&package.suite), package.path);
+        let mut download = Command::new(HELPER);
+        download.args(["-o", "APT::Sandbox::User=", "download-file", &address]);
+        download.arg(&partial).arg(format!("SHA256:{}", package.sha256));
+        run::quiet(&mut download, "apt").with_context(|| {
+            format!(
+                "fetch {} {} from {address}; if the archive has a newer version, refresh the lock \
+                 with `image-builder lock --update`",
+                package.name, package.version
+            )
+        })?;
+        ensure!(
+            sha256(&partial)? == package.sha256,
+            "{address} is not the pinned {} {}",
+            package.name,
+            package.version
+        );
+        fs::rename(&partial, &target)
+            .with_context(|| format!("keep {} as {}", partial.display(), target.display()))?;
+        Ok(target)
+    }
+}
+
+/// SHA-256 of a file, in hex.
+///
+/// # Errors
+/// It cannot be read.
+pub fn sha256(path: &Path) -> Result<String> {
+    let mut file = fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
+    let mut hasher = Sha256::new();
+    let mut block = vec![0; 1 << 20];
+    loop {
+        let read = file.read(&mut block).with_context(|| format!("read {}", path.display()))?;
+        match block.get(..read) {
+            Some(data) if read > 0 => hasher.update(data),
+            _ => return Ok(partition_layout::verity::hex(&hasher.finalize())),
+        }
+    }
+}
+
+fn signed_by() -> String {
+    if Path::new(KEYRING).is_file() { format!("[signed-by={KEYRING}] ") } else { String::new() }
+}
+
+fn configured_site() -> Result<String> {
+    let format = "$(IDENTIFIER)|$(LABEL)|$(SITE)";
+    let said =
+        run::output(Command::new("apt-get").args(["indextargets", "--format", format]), "apt")?;
+    String::from_utf8_lossy(&said)
+        .lines()
+        .filter_map(|line| line.strip_prefix("Packages|Debian|"))
+        .map(|site| site.trim_end_matches('/').to_owned())
+        .next()
+        .context("apt knows no Debian archive: name one with --mirror, or run `apt-get update`")
+}
+
+fn private_apt(work: &Path) -> Result<PathBuf> {
+    for folder in ["lists/partial", "cache/archives/partial"] {
+        fs::create_dir_all(work.join(folder))
+            .with_context(|| format!("create {folder} in {}", work.display()))?;
+    }
+    let at = work.display();
+    fs::write(work.join("status"), "").context("write an empty package status")?;
+    let config = work.join("apt.conf");
+    let text = format!(
+        "Dir::State \"{at}\";\nDir::State::lists \"{at}/lists\";\n\
+         Dir::State::status \"{at}/status\";\nDir::Cache \"{at}/cache\";\n\
+         Dir::Etc::SourceList \"{at}/sources.list\";\nDir::Etc::SourceParts \"/dev/null\";\n\
+         Dir::Etc::Preferences \"/dev/null\";\nDir::Etc::PreferencesParts \"/dev/null\";\n\
+         Acquire::Languages \"none\";\n\
+         Acquire::IndexTargets::deb::DEP-11::DefaultEnabled \"false\";\n\
+         Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled \"false\";\n\
+         Acquire::Check-Valid-Until \"false\";\nAPT::Install-Recommends \"false\";\n\
+         APT::Architecture \"amd64\";\nAPT::Architectures \"amd64\";\n\
+         APT::Sandbox::User \"\";\n"
+    );
+    fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
+    Ok(config)
+}
