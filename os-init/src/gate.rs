@@ -12,6 +12,9 @@ pub const STEADY_MS: u64 = 30_000;
 /// How long PID 1 waits for the verdict after state is ready, in milliseconds.
 pub const DEADLINE_MS: u64 = 5 * 60_000;
 
+/// So many ends in a row are a definite failure: waiting longer would not help.
+pub const FAILURES_MAX: u32 = 5;
+
 /// What is known about one service that the gate waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceFact {
@@ -19,6 +22,10 @@ pub struct ServiceFact {
     pub name: String,
     /// How long it has been running, in milliseconds; `None` when it is not.
     pub up_ms: Option<u64>,
+    /// How often in a row it ended too soon.
+    pub failures: u32,
+    /// Why it ended the last time.
+    pub reason: Option<String>,
 }
 
 /// The answer of one probe.
@@ -50,13 +57,21 @@ pub struct Facts {
 pub enum Verdict {
     /// Everything holds.
     Passed,
-    /// Not yet: what is missing.
+    /// Not yet: what is missing. It may still come, until PID 1's deadline.
     Pending(String),
+    /// It will not come: why.
+    Failed(String),
 }
 
-/// Judges the facts. There is no "failed" here: whatever is missing may still come, until PID 1's
-/// deadline makes the last [`Verdict::Pending`] the reason of the failure.
+/// Judges the facts.
 pub fn judge(facts: &Facts) -> Verdict {
+    if let Some(lost) = facts.services.iter().find(|service| service.failures >= FAILURES_MAX) {
+        let reason = lost.reason.as_deref().unwrap_or("ended");
+        return Verdict::Failed(format!(
+            "{}: {reason}, {} times in a row",
+            lost.name, lost.failures
+        ));
+    }
     let mut missing = String::new();
     let mut add = |what: &str, why: &str| {
         let separator = if missing.is_empty() { "" } else { "; " };
@@ -92,7 +107,12 @@ mod tests {
     use super::*;
 
     fn good() -> Facts {
-        let service = |name: &str| ServiceFact { name: name.into(), up_ms: Some(STEADY_MS) };
+        let service = |name: &str| ServiceFact {
+            name: name.into(),
+            up_ms: Some(STEADY_MS),
+            failures: 0,
+            reason: None,
+        };
         Facts {
             services: vec![service("network"), service("console")],
             ssh: Probe::Good,
@@ -104,6 +124,17 @@ mod tests {
     #[test]
     fn passes_only_when_everything_holds() {
         assert_eq!(judge(&good()), Verdict::Passed);
+    }
+
+    #[test]
+    fn a_service_that_keeps_ending_is_a_definite_failure() {
+        let mut facts = good();
+        facts.services[0].failures = FAILURES_MAX - 1;
+        assert_eq!(judge(&facts), Verdict::Passed);
+        facts.services[0].failures = FAILURES_MAX;
+        facts.services[0].reason = Some("ended with status 1".into());
+        let why = "network: ended with status 1, 5 times in a row";
+        assert_eq!(judge(&facts), Verdict::Failed(why.into()));
     }
 
     #[test]

@@ -186,9 +186,7 @@ pub fn step(record: &Record, running: Slot, event: Event) -> Result<Step, Refuse
             Action::None
         }
         Event::Confirm => confirm(&mut next, running),
-        Event::GateFailed {
-            blame: Blame::State,
-        } => Action::StayDegraded,
+        Event::GateFailed { blame: Blame::State } => Action::StayDegraded,
         Event::GateFailed { blame: Blame::Slot } => condemn(&mut next, running, Cause::Gate),
         Event::VerityError => condemn(&mut next, running, Cause::Verity),
         Event::Overdue => {
@@ -230,10 +228,7 @@ pub fn step(record: &Record, running: Slot, event: Event) -> Result<Step, Refuse
             Action::None
         }
     };
-    Ok(Step {
-        record: next,
-        action,
-    })
+    Ok(Step { record: next, action })
 }
 
 /// A slot that was just written and read back.
@@ -304,10 +299,7 @@ fn disarm(next: &mut Record, running: Slot) -> Result<Action, Refused> {
     next.trial = None;
     next.tries = 0;
     next.clean = 0;
-    *next.slot_mut(running.other()) = SlotRecord {
-        content: Content::Writing,
-        ..SlotRecord::EMPTY
-    };
+    *next.slot_mut(running.other()) = SlotRecord { content: Content::Writing, ..SlotRecord::EMPTY };
     Ok(Action::None)
 }
 
@@ -351,11 +343,7 @@ fn rollback(next: &mut Record, running: Slot) -> Result<Action, Refused> {
         next.trial = None;
         next.tries = 0;
         next.clean = 0;
-        return Ok(if trial == running {
-            Action::Reboot
-        } else {
-            Action::None
-        });
+        return Ok(if trial == running { Action::Reboot } else { Action::None });
     }
     if next.default != running || !next.confirmed_this_boot {
         return Err(Refused::NotConfirmed);
@@ -393,21 +381,12 @@ pub fn holds(record: &Record, digest: &[u8; 32]) -> Option<Cause> {
 /// Puts a digest into quarantine, or counts it once more. The entry with the lowest count makes
 /// room when all are taken; a digest of zeros is no digest.
 fn hold(next: &mut Record, digest: &[u8; 32], cause: Cause) {
-    let Some(prefix) = digest
-        .first_chunk::<16>()
-        .copied()
-        .filter(|prefix| *prefix != [0; 16])
+    let Some(prefix) = digest.first_chunk::<16>().copied().filter(|prefix| *prefix != [0; 16])
     else {
         return;
     };
-    let count = next
-        .quarantined(digest)
-        .map_or(0, |entry| entry.count)
-        .saturating_add(1);
-    let same = next
-        .quarantine
-        .iter()
-        .position(|e| e.is_some_and(|e| e.prefix == prefix));
+    let count = next.quarantined(digest).map_or(0, |entry| entry.count).saturating_add(1);
+    let same = next.quarantine.iter().position(|e| e.is_some_and(|e| e.prefix == prefix));
     let free = next.quarantine.iter().position(Option::is_none);
     let weakest = next
         .quarantine
@@ -418,11 +397,7 @@ fn hold(next: &mut Record, digest: &[u8; 32], cause: Cause) {
     if let Some(index) = same.or(free).or(weakest)
         && let Some(place) = next.quarantine.get_mut(index)
     {
-        *place = Some(Quarantined {
-            prefix,
-            cause,
-            count,
-        });
+        *place = Some(Quarantined { prefix, cause, count });
     }
 }
 
@@ -528,34 +503,20 @@ impl LoaderPlan {
         if self.record.trial.is_some() && self.record.tries == 0 {
             self.end_spent_trial();
         }
-        if let Some(slot) = self
-            .record
-            .trial
-            .filter(|slot| self.writable && self.may(*slot))
-        {
+        if let Some(slot) = self.record.trial.filter(|slot| self.writable && self.may(*slot)) {
             let mut record = self.started(Target::Slot(slot));
             record.tries -= 1;
             // The try stays taken in this plan too: the same boot may come back to it.
             self.record.tries = record.tries;
-            return Choice::Start {
-                slot,
-                record,
-                must_be_durable: true,
-            };
+            return Choice::Start { slot, record, must_be_durable: true };
         }
         if let Some(slot) = self.best() {
             let record = self.started(Target::Slot(slot));
-            return Choice::Start {
-                slot,
-                record,
-                must_be_durable: false,
-            };
+            return Choice::Start { slot, record, must_be_durable: false };
         }
         if self.recovery_left {
             self.recovery_left = false;
-            return Choice::Recovery {
-                record: self.started(Target::Recovery),
-            };
+            return Choice::Recovery { record: self.started(Target::Recovery) };
         }
         Choice::Firmware
     }
@@ -665,11 +626,7 @@ fn rebuild(disk_id: [u8; 16], trailers: [Option<ImageFacts>; 2]) -> Record {
     }
     match trailers {
         [Some(a), Some(b)] => {
-            let higher = if b.release > a.release {
-                Slot::B
-            } else {
-                Slot::A
-            };
+            let higher = if b.release > a.release { Slot::B } else { Slot::A };
             record.default = higher.other();
             record.trial = Some(higher);
             record.tries = 1;

@@ -118,11 +118,7 @@ impl BootVariable {
             Target::Slot(Slot::B) => 2,
             Target::Recovery => 3,
         };
-        let reasons: Vec<u8> = self
-            .reasons
-            .iter()
-            .flat_map(|r| encode_reason(*r))
-            .collect();
+        let reasons: Vec<u8> = self.reasons.iter().flat_map(|r| encode_reason(*r)).collect();
         tlv::push(&mut out, 1, self.loader.as_bytes());
         tlv::push(&mut out, 2, &self.disk_id);
         tlv::push(&mut out, 3, &self.nonce);
@@ -145,18 +141,10 @@ impl BootVariable {
             return None;
         }
         let entries = tlv::parse(bytes.get(LIST_AT..)?).ok()?;
-        let find = |kind: u16| {
-            entries
-                .iter()
-                .find(|(k, _)| *k == kind)
-                .map(|(_, value)| *value)
-        };
+        let find = |kind: u16| entries.iter().find(|(k, _)| *k == kind).map(|(_, value)| *value);
         let extent = |kind| {
             let value = find(kind)?;
-            Some(Extent {
-                first: u64_at(value, 0)?,
-                sectors: u64_at(value, 8)?,
-            })
+            Some(Extent { first: u64_at(value, 0)?, sectors: u64_at(value, 8)? })
         };
         let booted = match find(4)? {
             [1] => Target::Slot(Slot::A),
@@ -166,11 +154,7 @@ impl BootVariable {
         };
         let loader = core::str::from_utf8(find(1)?).ok()?;
         Some(Self {
-            loader: loader
-                .chars()
-                .filter(|c| !c.is_control())
-                .collect::<String>()
-                .to_string(),
+            loader: loader.chars().filter(|c| !c.is_control()).collect::<String>().to_string(),
             disk_id: find(2)?.try_into().ok()?,
             nonce: find(3)?.try_into().ok()?,
             booted,
@@ -179,17 +163,9 @@ impl BootVariable {
             generation: u64::from_le_bytes(find(7)?.try_into().ok()?),
             record_written: find(8)? == [1],
             record: extent(9)?,
-            watchdogs: find(10)
-                .and_then(|v| v.try_into().ok())
-                .map_or(0, u32::from_le_bytes),
-            reasons: find(11)
-                .unwrap_or_default()
-                .chunks(3)
-                .filter_map(decode_reason)
-                .collect(),
-            buffer: find(12)
-                .and_then(|value| u64_at(value, 0))
-                .unwrap_or_default(),
+            watchdogs: find(10).and_then(|v| v.try_into().ok()).map_or(0, u32::from_le_bytes),
+            reasons: find(11).unwrap_or_default().chunks(3).filter_map(decode_reason).collect(),
+            buffer: find(12).and_then(|value| u64_at(value, 0)).unwrap_or_default(),
         })
     }
 }

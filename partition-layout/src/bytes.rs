@@ -26,10 +26,7 @@ pub fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 
 /// Copies `value` to `at`; a value that does not fit is a mistake of the caller and is dropped.
 pub fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
-    if let Some(place) = at
-        .checked_add(value.len())
-        .and_then(|end| bytes.get_mut(at..end))
-    {
+    if let Some(place) = at.checked_add(value.len()).and_then(|end| bytes.get_mut(at..end)) {
         place.copy_from_slice(value);
     }
 }

@@ -72,19 +72,14 @@ impl FrameTable {
     #[must_use]
     pub fn offset(&self, index: usize) -> Option<u64> {
         let before = self.slot.get(..index)?;
-        before
-            .iter()
-            .try_fold(self.head, |sum, size| sum.checked_add(u64::from(*size)))
+        before.iter().try_fold(self.head, |sum, size| sum.checked_add(u64::from(*size)))
     }
 
     /// The sizes of the slot frames as the annotation holds them: base64 of u24, little-endian.
     #[must_use]
     pub fn encode_slot(&self) -> String {
-        let bytes: Vec<u8> = self
-            .slot
-            .iter()
-            .flat_map(|s| s.to_le_bytes().into_iter().take(3))
-            .collect();
+        let bytes: Vec<u8> =
+            self.slot.iter().flat_map(|s| s.to_le_bytes().into_iter().take(3)).collect();
         base64_encode(&bytes)
     }
 
@@ -101,10 +96,8 @@ impl FrameTable {
         if bytes.len() % 3 != 0 {
             return Err(Invalid::Encoding);
         }
-        let slot: Vec<u32> = bytes
-            .chunks_exact(3)
-            .map(|b| u32::from_le_bytes([b[0], b[1], b[2], 0]))
-            .collect();
+        let slot: Vec<u32> =
+            bytes.chunks_exact(3).map(|b| u32::from_le_bytes([b[0], b[1], b[2], 0])).collect();
         let small = |size: u64| (1..=4096).contains(&size);
         let count = slot_size.div_ceil(FRAME_SIZE);
         let right_count = u64::try_from(slot.len()) == Ok(count) && count > 0;
@@ -148,11 +141,7 @@ pub fn base64_encode(bytes: &[u8]) -> String {
         for digit in 0..4 {
             let value = (bits >> (18 - 6 * digit)) & 63;
             let letter = ALPHABET.get(value as usize).copied().unwrap_or(b'=');
-            out.push(if digit <= chunk.len() {
-                char::from(letter)
-            } else {
-                '='
-            });
+            out.push(if digit <= chunk.len() { char::from(letter) } else { '=' });
         }
     }
     out

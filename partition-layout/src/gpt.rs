@@ -181,9 +181,7 @@ fn read_copy<D: Disk>(disk: &mut D, at: u64) -> Result<Result<Table, Invalid>, D
     };
     let size = header.count as usize * ENTRY_SIZE;
     let padded = size.next_multiple_of(sector.len());
-    let end = header
-        .entries_at
-        .checked_add((padded / sector.len()) as u64);
+    let end = header.entries_at.checked_add((padded / sector.len()) as u64);
     let on_disk = end.is_some_and(|end| end <= sectors) && header.entries_at >= 2;
     if !on_disk || header.last_usable >= sectors || header.first_usable > header.last_usable {
         return Ok(Err(Invalid::Bounds));
@@ -274,6 +272,15 @@ impl Table {
             .div_ceil(u64::from(self.sector_size.max(512)))
     }
 
+    /// The same partitions in a table that reaches to the end of a disk of so many bytes; `None`
+    /// when they do not fit.
+    #[must_use]
+    pub fn fitted(&self, size: u64) -> Option<Self> {
+        let mut table = self.clone();
+        table.fit(size)?;
+        table.entries.iter().all(|(_, entry)| entry.last <= table.last_usable).then_some(table)
+    }
+
     /// Makes the table reach to the end of a disk of so many bytes.
     fn fit(&mut self, size: u64) -> Option<()> {
         let sectors = size / u64::from(self.sector_size.max(512));
@@ -287,11 +294,7 @@ impl Table {
     /// The only partition of this type; `None` when there is none, or more than one.
     #[must_use]
     pub fn find(&self, kind: Guid) -> Option<&Entry> {
-        let mut found = self
-            .entries
-            .iter()
-            .map(|(_, entry)| entry)
-            .filter(|e| e.kind == kind);
+        let mut found = self.entries.iter().map(|(_, entry)| entry).filter(|e| e.kind == kind);
         found.next().filter(|_| found.next().is_none())
     }
 
@@ -301,14 +304,8 @@ impl Table {
     pub fn append(mut self, kind: Guid, id: Guid, name: &str, size: Option<u64>) -> Option<Self> {
         let unit = u64::from(self.sector_size.max(512));
         let align = crate::layout::ALIGNMENT / unit;
-        let behind = self
-            .entries
-            .iter()
-            .map(|(_, e)| e.last.saturating_add(1))
-            .max();
-        let first = behind
-            .unwrap_or(self.first_usable)
-            .checked_next_multiple_of(align)?;
+        let behind = self.entries.iter().map(|(_, e)| e.last.saturating_add(1)).max();
+        let first = behind.unwrap_or(self.first_usable).checked_next_multiple_of(align)?;
         let end = (self.last_usable.checked_add(1)? / align).checked_mul(align)?;
         let last = match size {
             Some(bytes) => first.checked_add(bytes.div_ceil(unit))?.checked_sub(1)?,
@@ -320,17 +317,7 @@ impl Table {
         let used = |index: &u32| self.entries.iter().any(|(i, _)| i == index);
         let index = (0..self.capacity).find(|index| !used(index))?;
         let name = name.chars().take(36).collect();
-        self.entries.push((
-            index,
-            Entry {
-                kind,
-                id,
-                first,
-                last,
-                attributes: 0,
-                name,
-            },
-        ));
+        self.entries.push((index, Entry { kind, id, first, last, attributes: 0, name }));
         Some(self)
     }
 
@@ -342,13 +329,8 @@ impl Table {
         table.fit(size)?;
         let unit = u64::from(self.sector_size.max(512));
         let align = crate::layout::ALIGNMENT / unit;
-        let end = (table.last_usable.checked_add(1)? / align)
-            .checked_mul(align)?
-            .checked_sub(1)?;
-        let (_, entry) = table
-            .entries
-            .iter_mut()
-            .max_by_key(|(_, entry)| entry.first)?;
+        let end = (table.last_usable.checked_add(1)? / align).checked_mul(align)?.checked_sub(1)?;
+        let (_, entry) = table.entries.iter_mut().max_by_key(|(_, entry)| entry.first)?;
         if entry.kind != last || end <= entry.last {
             return None;
         }
@@ -402,27 +384,13 @@ impl Table {
         let last = self.sectors.saturating_sub(1);
         let mut entries = self.entry_bytes();
         let crc = crc32(&entries);
-        entries.resize(
-            entries
-                .len()
-                .next_multiple_of(self.sector_size.max(512) as usize),
-            0,
-        );
+        entries.resize(entries.len().next_multiple_of(self.sector_size.max(512) as usize), 0);
         let backup_entries = last.saturating_sub(self.entry_sectors());
         let mut backup = entries.clone();
         backup.extend(self.header_bytes(last, 1, backup_entries, crc));
         let mut primary = self.header_bytes(1, last, 2, crc);
         primary.extend(entries);
-        [
-            Write {
-                at: backup_entries * unit,
-                data: backup,
-            },
-            Write {
-                at: unit,
-                data: primary,
-            },
-        ]
+        [Write { at: backup_entries * unit, data: backup }, Write { at: unit, data: primary }]
     }
 
     /// Sector 0: the protective MBR, with `boot` bytes of nothing in front.
@@ -430,11 +398,7 @@ impl Table {
     pub fn protective_mbr(&self) -> Vec<u8> {
         let mut sector = vec![0; self.sector_size.max(512) as usize];
         let count = u32::try_from(self.sectors.saturating_sub(1)).unwrap_or(u32::MAX);
-        put(
-            &mut sector,
-            446,
-            &[0, 0, 2, 0, 0xEE, 0xFF, 0xFF, 0xFF, 1, 0, 0, 0],
-        );
+        put(&mut sector, 446, &[0, 0, 2, 0, 0xEE, 0xFF, 0xFF, 0xFF, 1, 0, 0, 0]);
         put(&mut sector, 458, &count.to_le_bytes());
         put(&mut sector, 510, &[0x55, 0xAA]);
         sector

@@ -97,11 +97,9 @@ mod tests {
     fn text_and_bytes_agree_with_the_standard() {
         assert_eq!(ESP.0[..8], [0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11]);
         assert_eq!(ESP.to_string(), "c12a7328-f81f-11d2-ba4b-00a0c93ec93b");
-        for bad in [
-            "",
-            "c12a7328-f81f-11d2-ba4b-00a0c93ec93",
-            "c12a7328+f81f-11d2-ba4b-00a0c93ec93b",
-        ] {
+        for bad in
+            ["", "c12a7328-f81f-11d2-ba4b-00a0c93ec93", "c12a7328+f81f-11d2-ba4b-00a0c93ec93b"]
+        {
             assert_eq!(Guid::parse(bad), None);
         }
     }

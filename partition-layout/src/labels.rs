@@ -120,9 +120,7 @@ impl ImageLabels {
     /// [`Invalid`], with the label's name.
     pub fn decode(labels: &BTreeMap<String, String>) -> Result<Self, Invalid> {
         let find = |key: &'static str| {
-            labels
-                .get(&alloc::format!("{PREFIX}{key}"))
-                .ok_or(Invalid::Missing(key))
+            labels.get(&alloc::format!("{PREFIX}{key}")).ok_or(Invalid::Missing(key))
         };
         let format = find("format")?;
         if format != FORMAT {
@@ -136,10 +134,7 @@ impl ImageLabels {
         let number = |key| {
             let value = find(key)?;
             let digits = value.bytes().all(|b| b.is_ascii_digit());
-            digits
-                .then(|| value.parse::<u64>().ok())
-                .flatten()
-                .ok_or(Invalid::Value(key))
+            digits.then(|| value.parse::<u64>().ok()).flatten().ok_or(Invalid::Value(key))
         };
         let hash = |key| unhex(find(key)?).ok_or(Invalid::Value(key));
         let requires: Vec<String> = serde_json::from_str(find("requires")?)
@@ -151,9 +146,7 @@ impl ImageLabels {
             kind: text("kind")?,
             arch: text("arch")?,
             release: number("release")?,
-            secver: number("secver")?
-                .try_into()
-                .map_err(|_| Invalid::Value("secver"))?,
+            secver: number("secver")?.try_into().map_err(|_| Invalid::Value("secver"))?,
             min_from: number("min-from")?,
             requires,
             version: text("version")?,
@@ -166,9 +159,6 @@ impl ImageLabels {
     /// The first requirement that this version does not meet.
     #[must_use]
     pub fn unmet_requirement(&self) -> Option<&str> {
-        self.requires
-            .iter()
-            .map(String::as_str)
-            .find(|name| !KNOWN_REQUIREMENTS.contains(name))
+        self.requires.iter().map(String::as_str).find(|name| !KNOWN_REQUIREMENTS.contains(name))
     }
 }

@@ -23,26 +23,10 @@ pub struct Partition {
 
 /// What a fresh disk holds, in order; state follows at first boot, to the disk's end.
 pub const FRESH: [Partition; 4] = [
-    Partition {
-        name: "bascule-esp",
-        kind: guid::ESP,
-        size: 512 * MIB,
-    },
-    Partition {
-        name: "bascule-record",
-        kind: guid::RECORD,
-        size: 16 * MIB,
-    },
-    Partition {
-        name: "bascule-slot-a",
-        kind: guid::SLOT_A,
-        size: 2048 * MIB,
-    },
-    Partition {
-        name: "bascule-slot-b",
-        kind: guid::SLOT_B,
-        size: 2048 * MIB,
-    },
+    Partition { name: "bascule-esp", kind: guid::ESP, size: 512 * MIB },
+    Partition { name: "bascule-record", kind: guid::RECORD, size: 16 * MIB },
+    Partition { name: "bascule-slot-a", kind: guid::SLOT_A, size: 2048 * MIB },
+    Partition { name: "bascule-slot-b", kind: guid::SLOT_B, size: 2048 * MIB },
 ];
 
 /// Name of the state partition.

@@ -101,11 +101,7 @@ fn read_sector<D: Disk>(disk: &mut D, at: u64) -> Result<Vec<u8>, D::Error> {
 pub fn load<D: Disk>(disk: &mut D) -> Result<Loaded, Error<D::Error>> {
     let identity = read_sector(disk, 0).map_err(Error::Read)?;
     let disk_id = decode_identity(&identity).ok_or(Error::NotOurs)?;
-    let mut loaded = Loaded {
-        disk_id,
-        newest: None,
-        generations: [None; PLACES],
-    };
+    let mut loaded = Loaded { disk_id, newest: None, generations: [None; PLACES] };
     for place in 0..PLACES {
         let Ok(sector) = read_sector(disk, place_at(place)) else {
             continue;
@@ -118,11 +114,7 @@ pub fn load<D: Disk>(disk: &mut D) -> Result<Loaded, Error<D::Error>> {
         }
         loaded.generations[place] = Some(record.generation);
         // A tie goes to the lower place.
-        if loaded
-            .newest
-            .as_ref()
-            .is_none_or(|(_, best)| record.generation > best.generation)
-        {
+        if loaded.newest.as_ref().is_none_or(|(_, best)| record.generation > best.generation) {
             loaded.newest = Some((place, record));
         }
     }
@@ -141,15 +133,8 @@ pub fn store<D: Disk>(
     next: &Record,
 ) -> Result<Record, Error<D::Error>> {
     let newest = loaded.newest.as_ref();
-    let generation = newest
-        .map_or(0, |(_, record)| record.generation)
-        .max(next.generation)
-        + 1;
-    let mut record = Record {
-        generation,
-        disk_id: loaded.disk_id,
-        ..next.clone()
-    };
+    let generation = newest.map_or(0, |(_, record)| record.generation).max(next.generation) + 1;
+    let mut record = Record { generation, disk_id: loaded.disk_id, ..next.clone() };
     let bytes = record.encode();
     record.raw = bytes;
     for place in oldest_first(loaded) {

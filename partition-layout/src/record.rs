@@ -114,10 +114,7 @@ impl Cause {
     ];
 
     pub(crate) fn from_byte(byte: u8) -> Self {
-        Self::ALL
-            .into_iter()
-            .find(|cause| *cause as u8 == byte)
-            .unwrap_or(Self::Unknown)
+        Self::ALL.into_iter().find(|cause| *cause as u8 == byte).unwrap_or(Self::Unknown)
     }
 
     /// Whether a boot that failed so speaks against the release, not against the disk.
@@ -343,11 +340,7 @@ impl Record {
     /// The quarantine entry of a manifest digest.
     #[must_use]
     pub fn quarantined(&self, digest: &[u8; 32]) -> Option<Quarantined> {
-        self.quarantine
-            .iter()
-            .flatten()
-            .find(|entry| digest.starts_with(&entry.prefix))
-            .copied()
+        self.quarantine.iter().flatten().find(|entry| digest.starts_with(&entry.prefix)).copied()
     }
 
     /// The 512 bytes on disk.
@@ -375,11 +368,7 @@ impl Record {
             Some(Target::Slot(slot)) => slot_byte(Some(slot)),
             Some(Target::Recovery) => 3,
         };
-        put(
-            &mut out,
-            64,
-            &[target, self.last.stage as u8, self.last.overdue],
-        );
+        put(&mut out, 64, &[target, self.last.stage as u8, self.last.overdue]);
         put(&mut out, 68, &self.last.watchdog.to_le_bytes());
         put(&mut out, 72, &self.last.rtc_s.to_le_bytes());
         put(&mut out, 80, &self.floor.to_le_bytes());
@@ -413,9 +402,7 @@ impl Record {
         if u32_at(&raw, 12) != Some(crc32c(&[&raw[..12], &[0; 4], &raw[16..]])) {
             return Err(Invalid::Checksum);
         }
-        let generation = u64_at(&raw, 16)
-            .filter(|g| *g != u64::MAX)
-            .ok_or(Invalid::Value)?;
+        let generation = u64_at(&raw, 16).filter(|g| *g != u64::MAX).ok_or(Invalid::Value)?;
         let default = slot_of(raw[56]).ok_or(Invalid::Value)?;
         let target = match raw[64] {
             3 => Some(Target::Recovery),
@@ -468,11 +455,7 @@ fn encode_slot(slot: &SlotRecord, out: &mut [u8], at: usize) {
         Fault::Load => 2,
         Fault::Evidence => 3,
     };
-    put(
-        out,
-        at,
-        &[content, u8::from(slot.proven), fault, slot.cause as u8],
-    );
+    put(out, at, &[content, u8::from(slot.proven), fault, slot.cause as u8]);
     put(out, at + 4, &slot.secver.to_le_bytes());
     put(out, at + 8, &slot.release.to_le_bytes());
     put(out, at + 16, &slot.digest);
@@ -505,9 +488,5 @@ fn decode_slot(raw: &[u8; RECORD_SIZE], at: usize) -> SlotRecord {
 fn decode_quarantined(raw: &[u8; RECORD_SIZE], at: usize) -> Option<Quarantined> {
     let prefix: [u8; 16] = array(raw, at)?;
     let [cause, count] = array(raw, at + 16)?;
-    (prefix != [0; 16]).then_some(Quarantined {
-        prefix,
-        cause: Cause::from_byte(cause),
-        count,
-    })
+    (prefix != [0; 16]).then_some(Quarantined { prefix, cause: Cause::from_byte(cause), count })
 }

@@ -181,24 +181,12 @@ impl Trailer {
             return Err(Invalid::Unknown(*kind));
         }
         let find = |kind: u16| {
-            entries
-                .iter()
-                .find(|(k, _)| *k == kind)
-                .map(|(_, value)| *value)
-                .ok_or(Invalid::Value)
+            entries.iter().find(|(k, _)| *k == kind).map(|(_, value)| *value).ok_or(Invalid::Value)
         };
-        let long = |kind| {
-            find(kind)?
-                .try_into()
-                .map(u64::from_le_bytes)
-                .map_err(|_| Invalid::Value)
-        };
-        let short = |kind| {
-            find(kind)?
-                .try_into()
-                .map(u32::from_le_bytes)
-                .map_err(|_| Invalid::Value)
-        };
+        let long =
+            |kind| find(kind)?.try_into().map(u64::from_le_bytes).map_err(|_| Invalid::Value);
+        let short =
+            |kind| find(kind)?.try_into().map(u32::from_le_bytes).map_err(|_| Invalid::Value);
         let hash = |kind| find(kind)?.try_into().map_err(|_| Invalid::Value);
         let text = |kind, most: usize| {
             let value = find(kind)?;
@@ -221,26 +209,19 @@ impl Trailer {
             arch: text(12, 16)?,
             watchdogs: short(13)?,
         };
-        trailer
-            .is_consistent()
-            .then_some(trailer)
-            .ok_or(Invalid::Value)
+        trailer.is_consistent().then_some(trailer).ok_or(Invalid::Value)
     }
 
     /// Where the trailer itself must be for this layout to hold: behind the UKI.
     #[must_use]
     pub fn fits(&self, trailer_at: u64) -> bool {
-        self.uki_at
-            .checked_add(self.uki_size)
-            .is_some_and(|end| end <= trailer_at)
+        self.uki_at.checked_add(self.uki_size).is_some_and(|end| end <= trailer_at)
     }
 
     fn is_consistent(&self) -> bool {
         let tree_end = self.data_size.checked_add(self.hash_size);
         self.data_size > 0
-            && [self.data_size, self.hash_size, self.uki_at]
-                .iter()
-                .all(|v| v % BLOCK == 0)
+            && [self.data_size, self.hash_size, self.uki_at].iter().all(|v| v % BLOCK == 0)
             && tree_end.is_some_and(|end| end <= self.uki_at)
             && (1..=UKI_MAX).contains(&self.uki_size)
     }

@@ -47,9 +47,5 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<(u16, &[u8])>, TlvError> {
         entries.push((kind, value));
         rest = after;
     }
-    if rest.iter().all(|byte| *byte == 0) {
-        Ok(entries)
-    } else {
-        Err(TlvError::Truncated)
-    }
+    if rest.iter().all(|byte| *byte == 0) { Ok(entries) } else { Err(TlvError::Truncated) }
 }

@@ -44,11 +44,7 @@ impl TreeBuilder {
     pub fn new(salt: [u8; 32]) -> Self {
         let mut salted = Sha256::new();
         salted.update(salt);
-        Self {
-            salt,
-            leaves: Vec::new(),
-            salted,
-        }
+        Self { salt, leaves: Vec::new(), salted }
     }
 
     /// Adds data; its length must be a multiple of 4096 bytes, a last part of a block is dropped.
@@ -73,20 +69,13 @@ impl TreeBuilder {
         // With a single data block the tree has no level: its hash is the root.
         while hashes.len() > HASH_SIZE {
             let level = pad(hashes);
-            hashes = level
-                .chunks_exact(BLOCK_SIZE)
-                .flat_map(|b| hash(&self.salted, b))
-                .collect();
+            hashes = level.chunks_exact(BLOCK_SIZE).flat_map(|b| hash(&self.salted, b)).collect();
             levels.push(level);
         }
         let root = hashes.first_chunk().copied().unwrap_or_default();
         let bytes = levels.into_iter().rev().flatten().collect();
         let _ = self.salt;
-        Tree {
-            root,
-            bytes,
-            data_blocks,
-        }
+        Tree { root, bytes, data_blocks }
     }
 }
 

@@ -97,11 +97,7 @@ fn change_partition(
 mod raw {
     use super::BlkpgArgument;
 
-    nix::ioctl_read_bad!(
-        blksszget,
-        nix::request_code_none!(0x12, 104),
-        nix::libc::c_int
-    );
+    nix::ioctl_read_bad!(blksszget, nix::request_code_none!(0x12, 104), nix::libc::c_int);
     nix::ioctl_none!(blkrrpart, 0x12, 95);
     nix::ioctl_write_ptr_bad!(blkpg, nix::request_code_none!(0x12, 105), BlkpgArgument);
 }

@@ -31,9 +31,7 @@ impl DeviceMapper {
     /// # Errors
     /// The system's; it is absent when the module is not loaded.
     pub fn open(control: &Path) -> io::Result<Self> {
-        Ok(Self {
-            control: OpenOptions::new().read(true).write(true).open(control)?,
-        })
+        Ok(Self { control: OpenOptions::new().read(true).write(true).open(control)? })
     }
 
     /// Creates a read-only device with one target over `sectors` 512-byte sectors and activates it.
@@ -74,19 +72,13 @@ impl DeviceMapper {
         let buffer = self.call(raw::status, name, STATUS_INFO, &[])?;
         let start = u32::from_ne_bytes(buffer[16..20].try_into().map_err(io::Error::other)?);
         let text = buffer.get(start as usize + TARGET..).unwrap_or_default();
-        let end = text
-            .iter()
-            .position(|byte| *byte == 0)
-            .unwrap_or(text.len());
+        let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
         Ok(String::from_utf8_lossy(&text[..end]).into_owned())
     }
 
     fn call(&self, call: Call, name: &str, flags: u32, targets: &[u8]) -> io::Result<Vec<u8>> {
         if name.len() >= 127 || HEAD + targets.len() > BUFFER {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "name or table too long",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "name or table too long"));
         }
         // u64s, so that the kernel's structure is aligned.
         let mut words = vec![0_u64; BUFFER / 8];
@@ -115,10 +107,7 @@ impl DeviceMapper {
 
 fn target(sectors: u64, kind: &str, parameters: &str) -> io::Result<Vec<u8>> {
     if kind.len() >= 16 || parameters.contains('\0') {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "target type or parameters",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "target type or parameters"));
     }
     let mut out = vec![0_u8; TARGET];
     out[8..16].copy_from_slice(&sectors.to_ne_bytes());

@@ -29,13 +29,8 @@ impl FileDisk {
     /// # Errors
     /// The system's.
     pub fn open(path: &Path, write: bool) -> io::Result<Self> {
-        let open = |flags| {
-            OpenOptions::new()
-                .read(true)
-                .write(write)
-                .custom_flags(flags)
-                .open(path)
-        };
+        let open =
+            |flags| OpenOptions::new().read(true).write(write).custom_flags(flags).open(path);
         // tmpfs has no O_DIRECT and says EINVAL.
         let (mut file, direct) = match open(nix::libc::O_DIRECT | nix::libc::O_CLOEXEC) {
             Ok(file) => (file, true),
@@ -46,13 +41,7 @@ impl FileDisk {
         };
         let size = file.seek(SeekFrom::End(0))?;
         let sector_size = block::sector_size(&file)?;
-        Ok(Self {
-            file,
-            size,
-            sector_size,
-            direct,
-            bounce: vec![0; CHUNK + ALIGNMENT],
-        })
+        Ok(Self { file, size, sector_size, direct, bounce: vec![0; CHUNK + ALIGNMENT] })
     }
 
     /// An image file with sectors of another size, for builders and tests.
@@ -60,10 +49,7 @@ impl FileDisk {
     /// # Errors
     /// The system's.
     pub fn open_image(path: &Path, write: bool, sector_size: u32) -> io::Result<Self> {
-        Ok(Self {
-            sector_size,
-            ..Self::open(path, write)?
-        })
+        Ok(Self { sector_size, ..Self::open(path, write)? })
     }
 
     /// The open file.
@@ -75,9 +61,7 @@ impl FileDisk {
     fn check(&self, at: u64, length: usize) -> io::Result<()> {
         let sector = u64::from(self.sector_size);
         let length = length as u64;
-        let end = at
-            .checked_add(length)
-            .ok_or_else(|| io::Error::other("offset overflow"))?;
+        let end = at.checked_add(length).ok_or_else(|| io::Error::other("offset overflow"))?;
         if !at.is_multiple_of(sector) || !length.is_multiple_of(sector) || end > self.size {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,

@@ -19,11 +19,7 @@ const UP: i16 = 1;
 /// The kernel's.
 pub fn loopback_up() -> io::Result<()> {
     let socket = UdpSocket::bind(("0.0.0.0", 0))?;
-    let mut request = InterfaceRequest {
-        name: [0; 16],
-        flags: UP,
-        rest: [0; 22],
-    };
+    let mut request = InterfaceRequest { name: [0; 16], flags: UP, rest: [0; 22] };
     request.name[..2].copy_from_slice(b"lo");
     // SAFETY: SIOCSIFFLAGS reads a struct ifreq of 40 bytes, which is what this structure is.
     unsafe { raw::set_flags(socket.as_raw_fd(), &raw const request) }?;

@@ -37,11 +37,7 @@ impl Watchdog {
             // Nothing is known: assume the shortest that any driver here has.
             Err(_) => 10,
         };
-        Ok(Self {
-            file,
-            timeout_s,
-            boot_status: u32::try_from(status).unwrap_or(0),
-        })
+        Ok(Self { file, timeout_s, boot_status: u32::try_from(status).unwrap_or(0) })
     }
 
     /// The timeout that the device really has, in seconds.

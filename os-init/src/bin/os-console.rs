@@ -78,9 +78,10 @@ fn main() -> ExitCode {
     // from a descriptor.
     let mut set = SigSet::empty();
     set.add(Signal::SIGTERM);
-    let signals = match set.thread_block().and_then(|()| {
-        SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
-    }) {
+    let signals = match set
+        .thread_block()
+        .and_then(|()| SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC))
+    {
         Ok(signals) => signals,
         Err(error) => {
             eprintln!("console: receive signals: {error}");

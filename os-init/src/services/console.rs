@@ -91,6 +91,8 @@ mod tests {
         for hash in [None, Some(""), Some("plain"), Some("$6$a:0:0")] {
             assert_eq!(shadow(IMAGE, &config(hash)), IMAGE);
         }
-        assert!(shadow(IMAGE, &config(Some("$6$salt$hash"))).starts_with("root:$6$salt$hash:19000"));
+        assert!(
+            shadow(IMAGE, &config(Some("$6$salt$hash"))).starts_with("root:$6$salt$hash:19000")
+        );
     }
 }

@@ -42,7 +42,6 @@ struct Supervised {
 struct Manager {
     services: Vec<Supervised>,
     runtime: Runtime,
-    config: Arc<Config>,
     facts: Option<Arc<BootFacts>>,
     news: mpsc::Sender<News>,
     origin: Instant,
@@ -55,7 +54,7 @@ struct Manager {
 /// A message when the service files cannot be read, or nothing can be set up at all.
 pub async fn run() -> Result<(), String> {
     let files = read_files(Path::new(FILES))?;
-    let config = Arc::new(Config::load_running());
+    let config = Config::load_running();
     prepare_folders(&config)?;
     let (news, mut inbox) = mpsc::channel(64);
     let mut manager = Manager {
@@ -69,7 +68,6 @@ pub async fn run() -> Result<(), String> {
             })
             .collect(),
         runtime: connect().await,
-        config,
         facts: BootFacts::load().ok().map(Arc::new),
         news,
         origin: Instant::now(),
@@ -202,7 +200,8 @@ impl Manager {
     fn name_servers(&mut self) {
         let state = std::fs::read_to_string("/run/systemd/netif/state").unwrap_or_default();
         let text = resolv::from_networkd(&state);
-        if text != self.resolv && super::folders::replace("/run/bascule/etc/resolv.conf", &text).is_ok()
+        if text != self.resolv
+            && super::folders::replace("/run/bascule/etc/resolv.conf", &text).is_ok()
         {
             self.resolv = text;
         }
@@ -220,6 +219,8 @@ impl Manager {
                     State::Running { since_ms, .. } => Some(now.saturating_sub(since_ms)),
                     _ => None,
                 },
+                failures: service.state.failures(),
+                reason: service.reason.clone(),
             })
             .collect();
         let updater = match self.updater_file() {
@@ -243,6 +244,7 @@ impl Manager {
             gate: match verdict {
                 Verdict::Passed => "passed".into(),
                 Verdict::Pending(reason) => reason.clone(),
+                Verdict::Failed(reason) => format!("failed: {reason}"),
             },
         }
     }
@@ -260,7 +262,6 @@ impl Manager {
                 }
             }
         }
-        let _ = &self.config;
     }
 }
 

@@ -50,9 +50,7 @@ impl std::error::Error for Failed {}
 
 fn request<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
-    request
-        .metadata_mut()
-        .insert("containerd-namespace", MetadataValue::from_static(NAMESPACE));
+    request.metadata_mut().insert("containerd-namespace", MetadataValue::from_static(NAMESPACE));
     request
 }
 
@@ -155,10 +153,7 @@ impl Runtime {
             stderr: LOG_DRIVER.into(),
             ..CreateTaskRequest::default()
         };
-        self.tasks()
-            .create(bounded(task))
-            .await
-            .map_err(failed("create the task of", name))?;
+        self.tasks().create(bounded(task)).await.map_err(failed("create the task of", name))?;
         let start = StartRequest { container_id: name.clone(), ..StartRequest::default() };
         let answer =
             self.tasks().start(bounded(start)).await.map_err(failed("start the task of", name))?;
@@ -238,7 +233,10 @@ impl Runtime {
         let exec = ExecProcessRequest {
             container_id: name.clone(),
             exec_id: exec_id.clone(),
-            spec: Some(Any { type_url: PROCESS_URL.into(), value: process.to_string().into_bytes() }),
+            spec: Some(Any {
+                type_url: PROCESS_URL.into(),
+                value: process.to_string().into_bytes(),
+            }),
             ..ExecProcessRequest::default()
         };
         self.tasks().exec(bounded(exec)).await.map_err(failed("prepare a program in", name))?;
@@ -265,8 +263,11 @@ impl Runtime {
         let start = StartRequest { container_id: name.into(), exec_id: exec_id.into() };
         self.tasks().start(bounded(start)).await.map_err(failed("start a program in", name))?;
         let wait = WaitRequest { container_id: name.into(), exec_id: exec_id.into() };
-        let answer =
-            self.tasks().wait(request(wait)).await.map_err(failed("wait for a program in", name))?;
+        let answer = self
+            .tasks()
+            .wait(request(wait))
+            .await
+            .map_err(failed("wait for a program in", name))?;
         Ok(answer.into_inner().exit_status)
     }
 }

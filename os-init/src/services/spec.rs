@@ -87,9 +87,7 @@ pub fn build(file: &ServiceFile, mounts: &[MountEntry], devices: &[Device]) -> V
 }
 
 fn all_mounts(extra: &[MountEntry]) -> Vec<Value> {
-    let fresh = |target: &str, kind: &str, options: &[&str]| {
-        json!({ "destination": target, "type": kind, "source": kind, "options": options })
-    };
+    let fresh = |target: &str, kind: &str, options: &[&str]| json!({ "destination": target, "type": kind, "source": kind, "options": options });
     let mut mounts = vec![
         fresh("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         fresh("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=64k"]),
@@ -196,9 +194,13 @@ mod tests {
         assert_eq!(spec["process"]["capabilities"]["bounding"], json!([]));
         assert_eq!(spec["process"]["noNewPrivileges"], json!(true));
         assert_eq!(spec["root"]["readonly"], json!(true));
-        assert_eq!(spec["linux"]["resources"]["devices"][0], json!({"allow": false, "access": "rwm"}));
+        assert_eq!(
+            spec["linux"]["resources"]["devices"][0],
+            json!({"allow": false, "access": "rwm"})
+        );
         let names = spec["linux"]["seccomp"]["syscalls"][0]["names"].as_array().unwrap();
-        for refused in ["mount", "reboot", "ptrace", "bpf", "clock_settime", "init_module", "kexec_load"]
+        for refused in
+            ["mount", "reboot", "ptrace", "bpf", "clock_settime", "init_module", "kexec_load"]
         {
             assert!(!names.contains(&json!(refused)), "{refused}");
         }

@@ -63,7 +63,10 @@ pub fn gate_line(facts: &Facts) -> (Verdict, String) {
     let line = match &verdict {
         Verdict::Passed => serde_json::json!({ "do": "gate", "verdict": "passed" }),
         Verdict::Pending(reason) => {
-            serde_json::json!({ "do": "gate", "verdict": "pending", "reason": reason, "fault": "slot" })
+            serde_json::json!({ "do": "gate", "verdict": "pending", "reason": reason })
+        }
+        Verdict::Failed(reason) => {
+            serde_json::json!({ "do": "gate", "verdict": "failed", "reason": reason })
         }
     };
     (verdict, format!("{line}\n"))

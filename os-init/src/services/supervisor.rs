@@ -80,7 +80,9 @@ impl State {
             (Self::Starting { failures }, Event::Started) => {
                 (Self::Running { since_ms: now_ms, failures }, Action::None)
             }
-            (Self::Starting { failures }, Event::Ended) => (pause(failures + 1, now_ms), Action::None),
+            (Self::Starting { failures }, Event::Ended) => {
+                (pause(failures + 1, now_ms), Action::None)
+            }
             (Self::Running { since_ms, failures }, Event::Ended) => {
                 let settled = now_ms.saturating_sub(since_ms) >= SETTLED_MS;
                 let failures = if settled { 1 } else { failures.saturating_add(1) };
@@ -93,6 +95,16 @@ impl State {
             | (Self::Starting { .. } | Self::Running { .. } | Self::Pausing { .. }, _) => {
                 (self, Action::None)
             }
+        }
+    }
+
+    /// Failures in a row so far.
+    pub fn failures(self) -> u32 {
+        match self {
+            Self::Starting { failures }
+            | Self::Running { failures, .. }
+            | Self::Pausing { failures, .. } => failures,
+            Self::Waiting | Self::Stopped => 0,
         }
     }
 

@@ -1,0 +1,114 @@
+//! Finds the disk that booted: by the identity and the nonce that the loader wrote into its record,
+//! never by a name or a label. Two cloned disks in one machine are normal.
+
+use kernel_abi::FileDisk;
+use partition_layout::boot_variable::BootVariable;
+use partition_layout::disk::{Disk as _, Region};
+use partition_layout::gpt::{self, Table};
+use partition_layout::guid::{self, Guid};
+use partition_layout::places;
+use partition_layout::record::Record;
+use std::fs;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long disks may take to appear.
+const APPEAR_MAX: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The booted disk.
+#[derive(Debug)]
+pub struct BootedDisk {
+    /// Its name below `/dev`, such as `vda`.
+    pub name: String,
+    /// Its partition table.
+    pub table: Table,
+    /// The newest record.
+    pub record: Record,
+}
+
+impl BootedDisk {
+    /// Where the only partition of a type lies: offset and size in bytes.
+    #[must_use]
+    pub fn extent(&self, kind: Guid) -> Option<(u64, u64)> {
+        let entry = self.table.find(kind)?;
+        let sector = u64::from(self.table.sector_size);
+        Some((entry.first.checked_mul(sector)?, entry.sectors().checked_mul(sector)?))
+    }
+
+    /// The kernel's device of the partition at this offset: found by where it starts, not by a
+    /// number in a name.
+    #[must_use]
+    pub fn partition_device(&self, offset: u64) -> Option<String> {
+        partition_device(&self.name, offset)
+    }
+}
+
+/// The kernel's device of the partition of a disk that starts at `offset` bytes.
+#[must_use]
+pub fn partition_device(disk: &str, offset: u64) -> Option<String> {
+    let wanted = (offset / 512).to_string();
+    for entry in fs::read_dir(format!("/sys/block/{disk}")).ok()?.flatten() {
+        let start = fs::read_to_string(entry.path().join("start")).unwrap_or_default();
+        if start.trim() == wanted {
+            return Some(format!("/dev/{}", entry.file_name().to_string_lossy()));
+        }
+    }
+    None
+}
+
+/// Waits for the booted disk.
+///
+/// # Errors
+/// A message, when it does not appear in time.
+pub fn wait(variable: &BootVariable) -> Result<BootedDisk, String> {
+    let begun = Instant::now();
+    loop {
+        let disks = whole_disks();
+        if let Some(found) = disks.iter().find_map(|name| examine(name, variable)) {
+            return Ok(found);
+        }
+        if begun.elapsed() > APPEAR_MAX {
+            return Err(format!(
+                "find the disk that booted: none of [{}] has its identity and this boot's nonce",
+                disks.join(" ")
+            ));
+        }
+        sleep(PAUSE);
+    }
+}
+
+fn whole_disks() -> Vec<String> {
+    let not_a_disk =
+        |name: &str| ["loop", "ram", "dm-", "zram", "sr", "fd"].iter().any(|p| name.starts_with(p));
+    let mut names: Vec<String> = fs::read_dir("/sys/block")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| !not_a_disk(name))
+        .collect();
+    names.sort();
+    names
+}
+
+fn examine(name: &str, variable: &BootVariable) -> Option<BootedDisk> {
+    let mut disk = FileDisk::open(Path::new(&format!("/dev/{name}")), false).ok()?;
+    let (table, _) = gpt::read(&mut disk).ok()?;
+    let sector = u64::from(disk.sector_size());
+    let entry = table.find(guid::RECORD)?;
+    let (start, size) = (entry.first.checked_mul(sector)?, entry.sectors().checked_mul(sector)?);
+    let loaded = places::load(&mut Region::new(disk, start, size)?).ok()?;
+    let (_, record) = loaded.newest?;
+    if loaded.disk_id != variable.disk_id {
+        return None;
+    }
+    // Where the loader could not write, the nonce is not on the disk: the generation must do.
+    let this_boot = if variable.record_written {
+        record.nonce == variable.nonce
+    } else {
+        record.generation <= variable.generation
+    };
+    this_boot.then(|| BootedDisk { name: name.into(), table, record })
+}

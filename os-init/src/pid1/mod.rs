@@ -1,0 +1,158 @@
+//! PID 1: sets up, keeps a few processes up, pets the watchdog, confirms the boot or gives it up,
+//! stops in order.
+//!
+//! It never blocks: one loop over non-blocking descriptors; the record helper is asked by a thread;
+//! lines for people go to the kernel log. After the boot is confirmed nothing here panics on what
+//! comes from outside.
+//!
+//! - [`decide`]: the health gate's phases, pure; - [`ask_record`]: the thread that asks the helper;
+//! - [`run_loop`]: the loop.
+
+pub mod ask_record;
+pub mod decide;
+pub mod run_loop;
+
+use crate::boot_facts::{self, BootFacts};
+use crate::console::{say, warn};
+use crate::{hardware, identity, setup, state};
+use kernel_abi::watchdog::Watchdog;
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// The timeout that the watchdog is asked for, in seconds: longer than the slowest honest pause of
+/// this loop by far, short enough that a hung machine is back within two minutes.
+const WATCHDOG_S: u32 = 60;
+const CONTAINERD_CONFIG: &str = "/run/bascule/containerd.toml";
+
+/// The watchdog, petted at a quarter of the time that it really has.
+#[derive(Debug)]
+pub struct Petted {
+    watchdog: Option<Watchdog>,
+    last: Option<Instant>,
+}
+
+impl Petted {
+    fn arm() -> Self {
+        let path = Path::new("/dev/watchdog0");
+        let watchdog = if path.exists() {
+            match Watchdog::arm(path, WATCHDOG_S) {
+                Ok(watchdog) => {
+                    let (s, status) = (watchdog.timeout_s(), watchdog.boot_status());
+                    say(&format!("watchdog armed: {s} s, boot status {status}"));
+                    Some(watchdog)
+                }
+                Err(error) => {
+                    warn(&format!("arm the watchdog: {error}"));
+                    None
+                }
+            }
+        } else {
+            say("this machine has no watchdog that the kernel knows");
+            None
+        };
+        Self { watchdog, last: None }
+    }
+
+    /// Pets it when a quarter of its time has gone by.
+    pub fn pet(&mut self) {
+        let Some(watchdog) = &mut self.watchdog else { return };
+        let quarter = Duration::from_millis(u64::from(watchdog.timeout_s()) * 250);
+        if self.last.is_none_or(|last| last.elapsed() >= quarter) {
+            // An error here is answered by the watchdog itself.
+            let _ = watchdog.pet();
+            self.last = Some(Instant::now());
+        }
+    }
+
+    fn boot_status(&self) -> u32 {
+        self.watchdog.as_ref().map_or(0, Watchdog::boot_status)
+    }
+}
+
+/// Runs as PID 1. Does not return.
+pub fn run() -> ExitCode {
+    let mut watchdog = Petted::arm();
+    setup::mounts();
+    setup::kernel_settings();
+    let mut facts = match BootFacts::load() {
+        Ok(facts) => facts,
+        Err(error) => {
+            warn(&format!("read {}: {error}; rebooting", boot_facts::PATH));
+            crate::shutdown::leave(crate::shutdown::How::Reboot, &mut || watchdog.pet());
+        }
+    };
+    // The kernel ends a PID 1 that panics; before confirm that is a failed try, as it should be.
+    if let Ok(release) = fs::read_to_string("/proc/sys/kernel/osrelease") {
+        hardware::load(release.trim());
+    }
+    let disk = facts.disk.trim_start_matches("/dev/").to_string();
+    let state = state::bring_up(&disk, &mut || watchdog.pet());
+    if let Err(why) = &state {
+        warn(&format!("state is degraded: {why}"));
+        facts.state = "degraded".into();
+        facts.state_reason = Some(why.clone());
+    }
+    facts.version = version();
+    let esp = esp_device(&disk);
+    let config = setup::configuration(state.is_ok(), esp.as_deref());
+    identity::settle(config.hostname.as_deref());
+    watchdog.pet();
+    identity::host_key();
+    if let Err(error) = kernel_abi::network::loopback_up() {
+        warn(&format!("bring the loopback interface up: {error}"));
+    }
+    for problem in [
+        facts.store(Path::new(boot_facts::PATH)).err().map(|e| format!("write boot.json: {e}")),
+        fs::write(CONTAINERD_CONFIG, CONTAINERD).err().map(|e| format!("containerd.toml: {e}")),
+    ]
+    .into_iter()
+    .flatten()
+    {
+        warn(&problem);
+    }
+    let boot_status = watchdog.boot_status();
+    run_loop::Loop::new(watchdog, facts).run(boot_status)
+}
+
+/// containerd for the OS's own services alone: no CRI, nothing on the state partition.
+const CONTAINERD: &str = r#"version = 2
+root = "/run/containerd/root"
+state = "/run/containerd/state"
+oom_score = -999
+disabled_plugins = [
+  "io.containerd.grpc.v1.cri",
+  "io.containerd.internal.v1.opt",
+  "io.containerd.internal.v1.tracing",
+  "io.containerd.tracing.processor.v1.otlp",
+  "io.containerd.nri.v1.nri",
+  "io.containerd.snapshotter.v1.aufs",
+  "io.containerd.snapshotter.v1.blockfile",
+  "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper",
+  "io.containerd.snapshotter.v1.overlayfs",
+  "io.containerd.snapshotter.v1.zfs",
+]
+[grpc]
+  address = "/run/containerd/containerd.sock"
+[debug]
+  level = "warn"
+"#;
+
+fn version() -> String {
+    let text = fs::read_to_string("/usr/share/bascule/release.json").unwrap_or_default();
+    serde_json::from_str::<serde_json::Value>(&text)
+        .ok()
+        .and_then(|release| Some(release.get("version")?.as_str()?.to_string()))
+        .unwrap_or_default()
+}
+
+fn esp_device(disk: &str) -> Option<String> {
+    use partition_layout::{gpt, guid};
+    let path = format!("/dev/{disk}");
+    let mut device = kernel_abi::FileDisk::open(Path::new(&path), false).ok()?;
+    let (table, _) = gpt::read(&mut device).ok()?;
+    let offset = table.find(guid::ESP)?.first.checked_mul(u64::from(table.sector_size))?;
+    crate::find_disk::partition_device(disk, offset)
+}

@@ -1,0 +1,222 @@
+//! The state partition: made at the disk's full size at first boot, grown later, checked, mounted.
+//!
+//! It is the user's data: nothing that holds data is ever formatted. The table entry carries
+//! [`UNFORMATTED`] from its making until the file system is whole.
+//!
+//! | step | a power cut here leaves |
+//! |---|---|
+//! | table with the new entry, marked, stored | the old table, or the marked entry: formatted at the next boot |
+//! | mkfs | the marked entry: formatted again |
+//! | mark cleared, table stored | either; a whole file system is made once more at worst, still empty |
+
+use crate::console::{say, warn};
+use kernel_abi::{FileDisk, block};
+use nix::mount::{MsFlags, mount};
+use partition_layout::disk::Disk as _;
+use partition_layout::gpt::{self, Copy, Entry, Table};
+use partition_layout::guid::{self, Guid};
+use partition_layout::layout::{STATE_MIN, STATE_NAME};
+use std::fs;
+use std::io::Read as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Attribute bit of an entry whose file system is not made yet.
+pub const UNFORMATTED: u64 = 1 << 48;
+/// Where state is mounted.
+pub const MOUNT: &str = "/var";
+
+/// Features of the file system, fixed to what the oldest supported release reads.
+const FEATURES: &str = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,\
+                        flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum";
+
+/// Finds or makes, checks and mounts state. `pet` is called while programs run.
+///
+/// # Errors
+/// Why the machine is degraded; `/var` is then a tmpfs.
+pub fn bring_up(disk: &str, pet: &mut dyn FnMut()) -> Result<(), String> {
+    let outcome = find_or_make(disk, pet).and_then(|(device, grown)| {
+        check(&device, pet)?;
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
+        mount(Some(device.as_str()), MOUNT, Some("ext4"), flags, Some("errors=remount-ro"))
+            .map_err(|e| format!("mount {device}: {e}"))?;
+        if grown {
+            // Best effort: a smaller file system than its partition works as well, and the next
+            // boot tries again.
+            if let Err(why) = run(Command::new("/sbin/resize2fs").arg(&device), &[0], pet) {
+                warn(&format!("grow state: {why}"));
+            }
+        }
+        probe()
+    });
+    if outcome.is_err() {
+        let tmpfs = Some("tmpfs");
+        // If even this fails, services say what they miss.
+        let _ = nix::mount::umount2(MOUNT, nix::mount::MntFlags::MNT_DETACH);
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        if let Err(error) = mount(tmpfs, MOUNT, tmpfs, flags, Some("mode=755,size=25%")) {
+            warn(&format!("mount a temporary /var: {error}"));
+        }
+    }
+    for folder in ["/var/lib/bascule", "/var/log"] {
+        if let Err(error) = fs::create_dir_all(folder) {
+            warn(&format!("make {folder}: {error}"));
+        }
+    }
+    outcome
+}
+
+/// Whether state takes a write: full and read-only ones are found now, not by a service.
+fn probe() -> Result<(), String> {
+    let path = Path::new("/var/.probe");
+    let tried = fs::write(path, [0; 4096])
+        .and_then(|()| fs::File::open(path)?.sync_all())
+        .and_then(|()| fs::remove_file(path));
+    tried.map_err(|e| format!("write to state: {e}"))
+}
+
+fn find_or_make(name: &str, pet: &mut dyn FnMut()) -> Result<(String, bool), String> {
+    let path = format!("/dev/{name}");
+    let tried = |why: String| format!("state partition of {path}: {why}");
+    let mut disk =
+        FileDisk::open(Path::new(&path), true).map_err(|e| tried(format!("open: {e}")))?;
+    let (mut table, copy) =
+        gpt::read(&mut disk).map_err(|e| tried(format!("read its table: {e:?}")))?;
+    if copy == Copy::Backup {
+        say("the primary partition table was damaged and is mended from the backup");
+        table.store(&mut disk).map_err(|e| tried(format!("mend its table: {e}")))?;
+    }
+    let mut grown = false;
+    if let Some(entry) = table.find(guid::STATE).cloned() {
+        if let Some(larger) = table.grown(disk.size(), guid::STATE) {
+            grow(&mut disk, &larger, &entry).map_err(|e| tried(format!("grow: {e}")))?;
+            table = larger;
+            grown = true;
+        }
+    } else {
+        table = add(&mut disk, &table).map_err(&tried)?;
+    }
+    let (number, entry) = table
+        .entries
+        .iter()
+        .find(|(_, entry)| entry.kind == guid::STATE)
+        .cloned()
+        .ok_or_else(|| tried("there is more than one".into()))?;
+    let sector = u64::from(table.sector_size);
+    let device = device_of(disk.file(), name, number, &entry, sector).map_err(&tried)?;
+    if entry.attributes & UNFORMATTED != 0 {
+        format(&device, pet).map_err(&tried)?;
+        for (index, made) in &mut table.entries {
+            if *index == number {
+                made.attributes &= !UNFORMATTED;
+            }
+        }
+        table.store(&mut disk).map_err(|e| tried(format!("store its table: {e}")))?;
+    }
+    Ok((device, grown))
+}
+
+fn add(disk: &mut FileDisk, table: &Table) -> Result<Table, String> {
+    let mut id = [0; 16];
+    fs::File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut id))
+        .map_err(|e| format!("random id: {e}"))?;
+    // RFC 4122, version 4, in the mixed byte order of a GUID.
+    id[7] = id[7] & 0x0f | 0x40;
+    id[8] = id[8] & 0x3f | 0x80;
+    let mut made = table
+        .fitted(disk.size())
+        .and_then(|table| table.append(guid::STATE, Guid(id), STATE_NAME, None))
+        .ok_or("make it: there is no room on the disk")?;
+    let Some((_, entry)) = made.entries.last_mut() else {
+        return Err("make it: the table is empty".into());
+    };
+    if entry.sectors().saturating_mul(u64::from(table.sector_size)) < STATE_MIN {
+        return Err(format!("make it: less than {} MiB are left", STATE_MIN >> 20));
+    }
+    entry.attributes |= UNFORMATTED;
+    made.store(disk).map_err(|e| format!("store its table: {e}"))?;
+    Ok(made)
+}
+
+fn grow(disk: &mut FileDisk, larger: &Table, before: &Entry) -> Result<(), String> {
+    larger.store(disk).map_err(|e| e.to_string())?;
+    let sector = u64::from(larger.sector_size);
+    let found = larger.entries.iter().find(|(_, entry)| entry.first == before.first);
+    let Some((number, entry)) = found else { return Ok(()) };
+    let (start, length) = (entry.first * sector, entry.sectors() * sector);
+    block::resize_partition(disk.file(), number + 1, start, length).map_err(|e| e.to_string())
+}
+
+/// The kernel's device of the partition, told to the kernel when it does not know it yet.
+fn device_of(
+    disk: &fs::File,
+    name: &str,
+    number: u32,
+    entry: &Entry,
+    sector: u64,
+) -> Result<String, String> {
+    let (start, length) = (entry.first * sector, entry.sectors() * sector);
+    for _ in 0..20 {
+        if let Some(device) = crate::find_disk::partition_device(name, start) {
+            return Ok(device);
+        }
+        // EBUSY: it appeared meanwhile.
+        let _ = block::add_partition(disk, number + 1, start, length);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Err("the kernel has no device for it".into())
+}
+
+fn format(device: &str, pet: &mut dyn FnMut()) -> Result<(), String> {
+    say(&format!("first boot: making the state file system on {device}"));
+    let mut command = Command::new("/sbin/mkfs.ext4");
+    command.args(["-q", "-F", "-b", "4096", "-I", "256", "-O", FEATURES]).args([
+        "-E",
+        "lazy_itable_init=1,lazy_journal_init=1",
+        "-L",
+        STATE_NAME,
+        device,
+    ]);
+    run(&mut command, &[0], pet)
+}
+
+fn check(device: &str, pet: &mut dyn FnMut()) -> Result<(), String> {
+    let config = "/run/bascule/e2fsck.conf";
+    // Without this a clock in the past means a full check at every boot.
+    fs::write(config, "[options]\nbroken_system_clock = true\n")
+        .map_err(|e| format!("write {config}: {e}"))?;
+    let mut command = Command::new("/sbin/e2fsck");
+    command.env("E2FSCK_CONFIG", config).args(["-p", device]);
+    // 1: mended. 2: mended, and wants a reboot only for a mounted root.
+    run(&mut command, &[0, 1, 2], pet)
+}
+
+/// Runs a program to its end, petting the watchdog meanwhile.
+fn run(command: &mut Command, fine: &[i32], pet: &mut dyn FnMut()) -> Result<(), String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("start {program}: {e}"))?;
+    let status = loop {
+        pet();
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) => std::thread::sleep(Duration::from_millis(20)),
+            Err(error) => return Err(format!("wait for {program}: {error}")),
+        }
+    };
+    if status.code().is_some_and(|code| fine.contains(&code)) {
+        return Ok(());
+    }
+    let mut words = String::new();
+    if let Some(stderr) = child.stderr.take() {
+        // Its words are a help, not a need.
+        let _ = stderr.take(512).read_to_string(&mut words);
+    }
+    Err(format!("{program}: {status}: {}", words.trim().replace('\n', " ")))
+}
