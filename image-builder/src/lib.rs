@@ -7,5 +7,6 @@ pub mod disk;
 pub mod initrd;
 pub mod lock;
 pub mod oci;
+pub mod push;
 pub mod run;
 pub mod uki;
