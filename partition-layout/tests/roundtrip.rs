@@ -1,5 +1,7 @@
 //! What is written can be read, and nothing else is believed.
 
+#![allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+
 use partition_layout::boot_state::{self, Choice, Event, ImageFacts, LoaderPlan, Start};
 use partition_layout::boot_variable::{BootVariable, Extent};
 use partition_layout::record::{Cause, Record, Target};

@@ -3,7 +3,7 @@
 use crate::record::{Client, Error};
 use partition_layout::boot_state::{Action, Event};
 use partition_layout::record::Record;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -49,10 +49,7 @@ impl RecordLine {
     /// The next answer, when there is one.
     #[must_use]
     pub fn answer(&self) -> Option<Answered> {
-        match self.answers.try_recv() {
-            Ok(answer) => Some(answer),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.answers.try_recv().ok()
     }
 }
 

@@ -42,7 +42,6 @@ pub enum Event {
 
 impl Gate {
     /// The next phase and what to do.
-    #[must_use]
     pub fn step(self, event: Event, now_ms: u64) -> (Self, Action) {
         match (self, event) {
             (Self::Open { .. }, Event::Told(Told::Passed, _)) => (Self::Deciding, Action::Confirm),

@@ -192,7 +192,7 @@ impl Manager {
                 facts: self.facts.clone(),
                 news: self.news.clone(),
             };
-            tokio::spawn(run.to_its_end());
+            tokio::spawn(run.until_it_ends());
         }
     }
 
@@ -275,7 +275,7 @@ struct Run {
 }
 
 impl Run {
-    async fn to_its_end(self) {
+    async fn until_it_ends(self) {
         let reason = match self.start_and_wait().await {
             Ok(status) => format!("ended with status {status}"),
             Err(why) => why.to_string(),

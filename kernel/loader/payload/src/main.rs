@@ -27,6 +27,9 @@ mod payload {
     use alloc::string::String;
     use alloc::vec::Vec;
 
+    use uefi::proto::BootPolicy;
+    use uefi::proto::device_path::DevicePath;
+    use uefi::proto::device_path::build::{self, DevicePathBuilder};
     use uefi::proto::loaded_image::LoadedImage;
     use uefi::runtime::{self, ResetType, VariableVendor};
     use uefi::{CStr16, Guid, Status, boot, cstr16, guid, println};
@@ -40,6 +43,10 @@ mod payload {
     /// Says how it was started and does what the word `end=…` of its command line says.
     #[uefi::entry]
     fn main() -> Status {
+        if let Some(loader) = another_program() {
+            println!("payload: hands load options on");
+            return start_with_options(loader);
+        }
         let options = load_options();
         println!("payload: options={options}");
         println!(
@@ -61,9 +68,52 @@ mod payload {
             Some("return") => Status::LOAD_ERROR,
             Some("reset") => runtime::reset(ResetType::COLD, Status::SUCCESS, None),
             Some("hang") => loop {
-                core::hint::spin_loop();
+                // SAFETY: waits for an interrupt, as a program that waits for ever does.
+                unsafe { core::arch::asm!("hlt", options(nomem, nostack)) };
+            },
+            Some("stop") => loop {
+                // SAFETY: stops as a processor does after an exception: nothing wakes it.
+                unsafe { core::arch::asm!("cli", "hlt", options(nomem, nostack)) };
             },
             _ => runtime::reset(ResetType::SHUTDOWN, Status::SUCCESS, None),
+        }
+    }
+
+    /// The loader, where it lies beside us and we were started in its place.
+    fn another_program() -> Option<uefi::Handle> {
+        let device = boot::open_protocol_exclusive::<LoadedImage>(boot::image_handle())
+            .ok()?
+            .device()?;
+        let device_path = boot::open_protocol_exclusive::<DevicePath>(device).ok()?;
+        let mut storage = Vec::new();
+        let mut builder = DevicePathBuilder::with_vec(&mut storage);
+        for node in device_path.node_iter() {
+            builder = builder.push(&node).ok()?;
+        }
+        let name = cstr16!("\\EFI\\test\\loader.efi");
+        let path = builder
+            .push(&build::media::FilePath { path_name: name })
+            .ok()?
+            .finalize()
+            .ok()?;
+        let source = boot::LoadImageSource::FromDevicePath {
+            device_path: path,
+            boot_policy: BootPolicy::ExactMatch,
+        };
+        boot::load_image(boot::image_handle(), source).ok()
+    }
+
+    /// Starts a program with load options, as a boot entry with options would.
+    fn start_with_options(program: uefi::Handle) -> Status {
+        let options = cstr16!("x evil=options initrd=evil");
+        if let Ok(mut image) = boot::open_protocol_exclusive::<LoadedImage>(program) {
+            let bytes = options.num_bytes() as u32;
+            // SAFETY: a constant, so it outlives the program.
+            unsafe { image.set_load_options(options.as_ptr().cast(), bytes) };
+        }
+        match boot::start_image(program) {
+            Ok(()) => Status::SUCCESS,
+            Err(error) => error.status(),
         }
     }
 

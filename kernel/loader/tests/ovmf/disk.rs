@@ -14,7 +14,7 @@ use partition_layout::layout::MIB;
 use partition_layout::places;
 use partition_layout::record::Record;
 use partition_layout::slot::Slot;
-use partition_layout::slot_image::{BLOCK, Header, Trailer, WATCHDOG_I6300ESB, align};
+use partition_layout::slot_image::{BLOCK, Header, Trailer, align};
 use sha2::{Digest, Sha256};
 
 use crate::uki::{given, run, sign};
@@ -69,6 +69,10 @@ pub struct Contents<'a> {
     /// Changes the record of a fresh disk; `None` leaves every place empty.
     pub record: Option<&'a dyn Fn(&mut Record)>,
     pub signed_loader: bool,
+    /// The watchdogs that the trailers say the kernels drive.
+    pub watchdogs: u32,
+    /// Starts first, instead of the loader, which is then `EFI/test/loader.efi`.
+    pub before_loader: Option<&'a [u8]>,
     /// More files on the ESP, by their path.
     pub beside: &'a [(&'a str, &'a [u8])],
 }
@@ -81,6 +85,8 @@ impl Default for Contents<'_> {
             recovery: None,
             record: Some(&|_| {}),
             signed_loader: false,
+            watchdogs: 0,
+            before_loader: None,
             beside: &[],
         }
     }
@@ -113,7 +119,7 @@ impl Contents<'_> {
             .expect("write the protective MBR");
         table.store(&mut image).expect("write the table");
         self.write_esp(&image, folder);
-        image.write_slots(self.slots);
+        image.write_slots(self);
         image.write_record(self);
         image
     }
@@ -135,7 +141,15 @@ impl Contents<'_> {
             loader
         };
         let loader = fs::read(loader).expect("read the loader");
-        let mut files = vec![("EFI/BOOT/BOOTX64.EFI", loader.as_slice())];
+        let mut files = match self.before_loader {
+            None => vec![("EFI/BOOT/BOOTX64.EFI", loader.as_slice())],
+            Some(first) => {
+                vec![
+                    ("EFI/BOOT/BOOTX64.EFI", first),
+                    ("EFI/test/loader.efi", loader.as_slice()),
+                ]
+            }
+        };
         files.extend(
             self.recovery
                 .map(|bytes| ("EFI/bascule/recovery.efi", bytes)),
@@ -211,8 +225,13 @@ impl Image {
         self.table().find(kind).expect("a partition of ours").first * u64::from(self.sector)
     }
 
-    fn write_slots(&mut self, kernels: [Option<&[u8]>; 2]) {
-        for (slot, kernel) in Slot::ALL.into_iter().zip(kernels) {
+    /// The ESP as mtools name it.
+    pub fn esp_for_mtools(&self) -> String {
+        format!("{}@@{}", self.path.display(), self.start(guid::ESP))
+    }
+
+    fn write_slots(&mut self, contents: &Contents) {
+        for (slot, kernel) in Slot::ALL.into_iter().zip(contents.slots) {
             let Some(kernel) = kernel else { continue };
             let size = kernel.len() as u64;
             let trailer_at = align(UKI_AT + size).expect("a small image");
@@ -229,7 +248,7 @@ impl Image {
                 version: format!("1.{}", slot.word()),
                 product: "test".to_owned(),
                 arch: "x86-64".to_owned(),
-                watchdogs: WATCHDOG_I6300ESB,
+                watchdogs: contents.watchdogs,
             };
             let at = self.start(kind(slot));
             self.write(at, &Header { trailer_at }.encode())
@@ -270,6 +289,16 @@ impl Image {
     pub fn record(&mut self) -> Record {
         let loaded = places::load(&mut self.record_partition()).expect("read the record");
         loaded.newest.expect("a valid record").1
+    }
+
+    /// Damages every place of the record.
+    pub fn damage_record(&mut self) {
+        let start = self.start(guid::RECORD);
+        for place in 1..=places::PLACES as u64 {
+            self.file
+                .write_all_at(&[0xff; 64], start + place * places::STRIDE + 100)
+                .expect("damage");
+        }
     }
 
     /// Alters one byte in the middle of a slot's kernel image.

@@ -1,14 +1,17 @@
 //! A machine of QEMU with UEFI firmware, watched through its serial line.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 const FIRMWARE: &str = "/usr/share/OVMF";
-/// A start takes seconds; a machine that hangs is ended by its own watchdog in 120 s.
-const DEADLINE: Duration = Duration::from_secs(240);
+/// A start takes seconds, with a large image some tens.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// The key that brings up the question.
+const HELD_KEY: u8 = b'b';
 
 /// How the disk is attached.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +37,12 @@ pub struct Machine {
     pub read_only: bool,
     /// More of QEMU's words.
     pub more: Vec<String>,
-    /// Keys sent on the serial line from the start on.
-    pub keys: Option<u8>,
+    /// The answer to the question that holding the key brings up; `None` holds no key.
+    pub answer: Option<u8>,
+    /// Time passes at once while the processor idles: a watchdog's minutes take no time.
+    pub hasty: bool,
+    /// A second disk with the same content, from which the machine does not start.
+    pub clone: Option<PathBuf>,
 }
 
 impl Default for Machine {
@@ -48,7 +55,9 @@ impl Default for Machine {
             secure_boot: false,
             read_only: false,
             more: Vec::new(),
-            keys: None,
+            answer: None,
+            hasty: false,
+            clone: None,
         }
     }
 }
@@ -166,6 +175,11 @@ impl Machine {
         let mut words = vec!["-drive".to_owned(), drive];
         for device in devices {
             words.extend(["-device".to_owned(), device]);
+        }
+        if let Some(clone) = &self.clone {
+            let drive = format!("if=none,id=clone,format=raw,file={}", clone.display());
+            let device = format!("virtio-blk-pci,drive=clone,addr=0x2,{size}");
+            words.extend(["-drive".to_owned(), drive, "-device".to_owned(), device]);
         }
         words
     }

@@ -6,7 +6,11 @@ mod disk;
 mod machine;
 mod uki;
 
+mod faults;
+mod hand;
 mod ordinary;
+mod outside;
+mod watchdogs;
 
 use partition_layout::boot_variable::BootVariable;
 

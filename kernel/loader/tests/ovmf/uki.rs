@@ -67,6 +67,21 @@ impl Uki<'_> {
     }
 }
 
+/// An add-on that a stub would take: a program with a command line and no kernel.
+pub fn add_on(folder: &Path, cmdline: &str) -> Vec<u8> {
+    let program = PathBuf::from(given("BASCULE_PAYLOAD"));
+    let (text, made) = (folder.join("addon.txt"), folder.join("addon.efi"));
+    fs::write(&text, cmdline).expect("write the add-on's command line");
+    run(Command::new("objcopy")
+        .arg("--add-section")
+        .arg(format!(".cmdline={}", text.display()))
+        .arg("--change-section-vma")
+        .arg(format!(".cmdline={:#x}", end_of_sections(&program)))
+        .arg(program)
+        .arg(&made));
+    fs::read(made).expect("read the add-on")
+}
+
 /// Signs a program with the key of the secure machines; the path of the signed one.
 pub fn sign(program: &Path) -> PathBuf {
     let key = program.with_extension("key");
