@@ -25,41 +25,17 @@ struct Step {
 }
 
 const STEPS: &[Step] = &[
-    Step {
-        name: "fmt",
-        does: "cargo fmt --check, all workspaces",
-        run: fmt,
-    },
-    Step {
-        name: "clippy",
-        does: "cargo clippy -D warnings, all workspaces",
-        run: clippy,
-    },
-    Step {
-        name: "deny",
-        does: "bans, licences, sources of all dependencies",
-        run: deny,
-    },
-    Step {
-        name: "unit",
-        does: "unit and property tests of every crate",
-        run: unit,
-    },
+    Step { name: "fmt", does: "cargo fmt --check, all workspaces", run: fmt },
+    Step { name: "clippy", does: "cargo clippy -D warnings, all workspaces", run: clippy },
+    Step { name: "deny", does: "bans, licences, sources of all dependencies", run: deny },
+    Step { name: "unit", does: "unit and property tests of every crate", run: unit },
     Step {
         name: "loader",
         does: "the loader: its pure part, and under firmware with every stub",
         run: loader,
     },
-    Step {
-        name: "fuzz",
-        does: "each fuzz target for a few seconds",
-        run: fuzz,
-    },
-    Step {
-        name: "vm",
-        does: "whole machines: every scenario of tests/vm",
-        run: machines,
-    },
+    Step { name: "fuzz", does: "each fuzz target for a few seconds", run: fuzz },
+    Step { name: "vm", does: "whole machines: every scenario of tests/vm", run: machines },
 ];
 
 /// Prints the steps.
@@ -78,10 +54,7 @@ pub fn list() -> Result<()> {
 /// # Errors
 /// A step failed (all have run), or a name is unknown.
 pub fn run(names: &[&str]) -> Result<()> {
-    if let Some(unknown) = names
-        .iter()
-        .find(|name| STEPS.iter().all(|it| it.name != **name))
-    {
+    if let Some(unknown) = names.iter().find(|name| STEPS.iter().all(|it| it.name != **name)) {
         bail!("no step {unknown}, see `cargo xtask test --list`");
     }
     setup::run()?;
@@ -127,35 +100,20 @@ fn fmt() -> Result<()> {
 }
 
 fn clippy() -> Result<()> {
-    let words = [
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--locked",
-        "--",
-        "-D",
-        "warnings",
-    ];
+    let words = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
     step::run("clippy", &mut cargo(&words))?;
     let loader = place::root().join("kernel/loader");
     let words = ["clippy", "--all-targets", "--locked", "--target-dir"];
     let mut command = cargo(&words);
-    command
-        .arg(place::target().join("loader"))
-        .args(["--", "-D", "warnings"]);
+    command.arg(place::target().join("loader")).args(["--", "-D", "warnings"]);
     step::run("clippy loader", command.current_dir(loader))
 }
 
 fn deny() -> Result<()> {
-    let tools = place::cache()
-        .join("tools")
-        .join(format!("cargo-deny-{DENY_VERSION}"));
+    let tools = place::cache().join("tools").join(format!("cargo-deny-{DENY_VERSION}"));
     let program = tools.join("bin/cargo-deny");
     if !program.exists() {
-        println!(
-            "setup: builds cargo-deny {DENY_VERSION} once, into {}",
-            tools.display()
-        );
+        println!("setup: builds cargo-deny {DENY_VERSION} once, into {}", tools.display());
         let mut install = cargo(&["install", "--locked", "--quiet", "--version", DENY_VERSION]);
         install.arg("cargo-deny").arg("--root").arg(&tools);
         step::run("cargo install cargo-deny", &mut install)?;
@@ -168,31 +126,17 @@ fn deny() -> Result<()> {
         let mut fetch = cargo(&["fetch", "--locked"]);
         step::run(&format!("fetch {name}"), fetch.current_dir(&folder))?;
         let mut check = Command::new(&program);
-        check
-            .current_dir(&folder)
-            .args(["--offline", "--locked", "--config"]);
-        check
-            .arg(place::root().join("deny.toml"))
-            .args(["check", "bans", "licenses", "sources"]);
+        check.current_dir(&folder).args(["--offline", "--locked", "--config"]);
+        check.arg(place::root().join("deny.toml")).args(["check", "bans", "licenses", "sources"]);
         step::run(&name, &mut check)?;
     }
     Ok(())
 }
 
 fn unit() -> Result<()> {
-    let words = [
-        "test",
-        "--workspace",
-        "--exclude",
-        "vm-tests",
-        "--locked",
-        "--no-fail-fast",
-    ];
+    let words = ["test", "--workspace", "--exclude", "vm-tests", "--locked", "--no-fail-fast"];
     let mut command = cargo(&words);
-    step::run_shown(
-        "unit and property tests",
-        command.env("BASCULE_TOOLS", tools::ensure()?),
-    )
+    step::run_shown("unit and property tests", command.env("BASCULE_TOOLS", tools::ensure()?))
 }
 
 fn loader() -> Result<()> {
@@ -216,40 +160,23 @@ fn fuzz() -> Result<()> {
         "-Cdebug-assertions",
         "-Coverflow-checks",
     ];
-    let mut build = cargo(&[
-        "build",
-        "--release",
-        "--locked",
-        "--target",
-        "x86_64-unknown-linux-gnu",
-    ]);
-    build
-        .arg("--target-dir")
-        .arg(&target_dir)
-        .current_dir(&folder);
-    build
-        .env_remove("RUSTFLAGS")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+    let mut build =
+        cargo(&["build", "--release", "--locked", "--target", "x86_64-unknown-linux-gnu"]);
+    build.arg("--target-dir").arg(&target_dir).current_dir(&folder);
+    build.env_remove("RUSTFLAGS").env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
     step::run("fuzz targets", &mut build)?;
 
     let sources = folder.join("fuzz_targets");
     let entries = fs::read_dir(&sources).with_context(|| format!("list {}", sources.display()))?;
     let mut names = Vec::new();
     for entry in entries {
-        let path = entry
-            .with_context(|| format!("list {}", sources.display()))?
-            .path();
-        names.extend(
-            path.file_stem()
-                .map(|stem| stem.to_string_lossy().into_owned()),
-        );
+        let path = entry.with_context(|| format!("list {}", sources.display()))?.path();
+        names.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
     }
     names.sort();
     println!("\n== fuzz smoke, {FUZZ_SECONDS} s each");
     for name in &names {
-        let program = target_dir
-            .join("x86_64-unknown-linux-gnu/release")
-            .join(name);
+        let program = target_dir.join("x86_64-unknown-linux-gnu/release").join(name);
         let corpus = target_dir.join("corpus").join(name);
         fs::create_dir_all(&corpus).with_context(|| format!("create {}", corpus.display()))?;
         let mut run = Command::new(program);
@@ -258,8 +185,7 @@ fn fuzz() -> Result<()> {
         if seeds.is_dir() {
             run.arg(seeds);
         }
-        run.arg(format!("-max_total_time={FUZZ_SECONDS}"))
-            .arg("-print_final_stats=1");
+        run.arg(format!("-max_total_time={FUZZ_SECONDS}")).arg("-print_final_stats=1");
         run.arg(format!("-artifact_prefix={}/", target_dir.display()));
         step::run(&format!("fuzz {name}"), &mut run)?;
         println!("fuzz {name} ... ok");
@@ -269,24 +195,11 @@ fn fuzz() -> Result<()> {
 
 fn machines() -> Result<()> {
     images::build(&images::releases()?)?;
-    step::run(
-        "build scenarios",
-        &mut cargo(&["test", "-p", "vm-tests", "--locked", "--no-run"]),
-    )?;
-    let words = [
-        "test",
-        "-p",
-        "vm-tests",
-        "--locked",
-        "--lib",
-        "--test",
-        "scenarios",
-    ];
+    step::run("build scenarios", &mut cargo(&["test", "-p", "vm-tests", "--locked", "--no-run"]))?;
+    let words = ["test", "-p", "vm-tests", "--locked", "--lib", "--test", "scenarios"];
     let mut command = cargo(&words);
     command.args(["--no-fail-fast", "--", "--test-threads=3"]);
     // An error says where it came from in words.
-    command
-        .env("RUST_BACKTRACE", "0")
-        .env("BASCULE_TOOLS", tools::ensure()?);
+    command.env("RUST_BACKTRACE", "0").env("BASCULE_TOOLS", tools::ensure()?);
     step::run_shown("whole machines", &mut command)
 }

@@ -21,9 +21,7 @@ pub fn run(options: &[&str]) -> Result<()> {
     let names: Vec<String> = RELEASES.iter().map(|&name| name.to_owned()).collect();
     images::build(&names)?;
     let mut build = Command::new("cargo");
-    build
-        .current_dir(place::root())
-        .args(["build", "--locked", "-p", "vm-tests", "--bins"]);
+    build.current_dir(place::root()).args(["build", "--locked", "-p", "vm-tests", "--bins"]);
     step::run("vm-demo", &mut build)?;
     let mut demo = Command::new(place::target().join("debug/vm-demo"));
     demo.current_dir(place::root()).args(options);

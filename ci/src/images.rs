@@ -40,10 +40,7 @@ pub fn run(names: &[&str]) -> Result<()> {
     } else {
         for name in names {
             if !all.iter().any(|known| known == name) {
-                bail!(
-                    "no release {name} in tests/images, there are: {}",
-                    all.join(" ")
-                );
+                bail!("no release {name} in tests/images, there are: {}", all.join(" "));
             }
         }
         names.iter().map(|&name| name.to_owned()).collect()
@@ -73,14 +70,9 @@ pub fn releases() -> Result<Vec<String>> {
     let entries = fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))?;
     let mut names = Vec::new();
     for entry in entries {
-        let path = entry
-            .with_context(|| format!("list {}", folder.display()))?
-            .path();
+        let path = entry.with_context(|| format!("list {}", folder.display()))?.path();
         if path.extension().is_some_and(|it| it == "toml") {
-            names.extend(
-                path.file_stem()
-                    .map(|stem| stem.to_string_lossy().into_owned()),
-            );
+            names.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
         }
     }
     names.sort();
@@ -91,14 +83,7 @@ pub fn releases() -> Result<Vec<String>> {
 pub fn host_programs() -> Result<()> {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(place::root());
-    cargo.args([
-        "build",
-        "--release",
-        "--locked",
-        "-p",
-        "image-builder",
-        "--target-dir",
-    ]);
+    cargo.args(["build", "--release", "--locked", "-p", "image-builder", "--target-dir"]);
     step::run("image-builder", cargo.arg(place::target()))
 }
 
@@ -106,29 +91,15 @@ fn device_programs() -> Result<()> {
     let target = place::target();
     let mut cargo = Command::new("cargo");
     cargo.current_dir(place::root());
-    cargo.args([
-        "build",
-        "--profile",
-        "device",
-        "--locked",
-        "--target",
-        DEVICE_TARGET,
-    ]);
-    cargo
-        .args(["-p", "os-init", "-p", "updater", "--target-dir"])
-        .arg(&target);
-    cargo
-        .env_remove("RUSTFLAGS")
-        .env("CARGO_ENCODED_RUSTFLAGS", device_rustflags().join("\u{1f}"));
+    cargo.args(["build", "--profile", "device", "--locked", "--target", DEVICE_TARGET]);
+    cargo.args(["-p", "os-init", "-p", "updater", "--target-dir"]).arg(&target);
+    cargo.env_remove("RUSTFLAGS").env("CARGO_ENCODED_RUSTFLAGS", device_rustflags().join("\u{1f}"));
     let c_flags = prefixes()
         .iter()
         .map(|(from, to)| format!("-ffile-prefix-map={from}={to}"))
         .collect::<Vec<_>>()
         .join(" ");
-    cargo.env(
-        format!("CFLAGS_{}", DEVICE_TARGET.replace('-', "_")),
-        c_flags,
-    );
+    cargo.env(format!("CFLAGS_{}", DEVICE_TARGET.replace('-', "_")), c_flags);
     step::run("device programs", &mut cargo)?;
 
     let built = target.join(DEVICE_TARGET).join("device");
@@ -144,11 +115,7 @@ fn device_programs() -> Result<()> {
 
 fn device_rustflags() -> Vec<String> {
     let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
-    flags.extend(
-        prefixes()
-            .iter()
-            .map(|(from, to)| format!("--remap-path-prefix={from}={to}")),
-    );
+    flags.extend(prefixes().iter().map(|(from, to)| format!("--remap-path-prefix={from}={to}")));
     flags
 }
 
@@ -193,10 +160,7 @@ fn release(name: &str, loader: &Path, config: &Path) -> Result<()> {
     let out = place::images().join(name);
     let builder = place::target().join("release/image-builder");
     let stamp_file = out.join("inputs.sha256");
-    let mut inputs = Inputs::default()
-        .word(DISK_SIZE)
-        .word(ZSTD_LEVEL)
-        .path(&spec)?;
+    let mut inputs = Inputs::default().word(DISK_SIZE).word(ZSTD_LEVEL).path(&spec)?;
     for path in [
         root.join("tests/images/files"),
         root.join("image-builder/specs"),
@@ -221,28 +185,15 @@ fn release(name: &str, loader: &Path, config: &Path) -> Result<()> {
     let key = |file: &str| place::keys().join(file);
     let mut build = Command::new(&builder);
     build.current_dir(&root).arg("build").arg(&spec);
-    build
-        .arg("--binaries")
-        .arg(place::device_binaries())
-        .arg("--loader")
-        .arg(loader);
+    build.arg("--binaries").arg(place::device_binaries()).arg("--loader").arg(loader);
     build.arg("--key").arg(key("update.key"));
-    build
-        .arg("--sb-key")
-        .arg(key("sb.key"))
-        .arg("--sb-cert")
-        .arg(key("sb.crt"));
+    build.arg("--sb-key").arg(key("sb.key")).arg("--sb-cert").arg(key("sb.crt"));
     build.args(["--zstd-level", ZSTD_LEVEL, "--out"]).arg(&out);
     step::run(&format!("release {name}"), &mut build)?;
 
     let mut disk = Command::new(&builder);
-    disk.current_dir(&root)
-        .arg("disk")
-        .arg(&out)
-        .arg("--config")
-        .arg(config);
-    disk.args(["--size", DISK_SIZE, "--format", "qcow2", "--out"])
-        .arg(out.join("disk.qcow2"));
+    disk.current_dir(&root).arg("disk").arg(&out).arg("--config").arg(config);
+    disk.args(["--size", DISK_SIZE, "--format", "qcow2", "--out"]).arg(out.join("disk.qcow2"));
     step::run(&format!("disk of {name}"), &mut disk)?;
     stamp::keep(&stamp_file, &hash)
 }

@@ -33,29 +33,16 @@ pub fn ensure() -> Result<()> {
 }
 
 fn signer(dir: &Path, name: &str) -> Result<()> {
-    let (key, public) = (
-        dir.join(format!("{name}.key")),
-        dir.join(format!("{name}.pub")),
-    );
+    let (key, public) = (dir.join(format!("{name}.key")), dir.join(format!("{name}.pub")));
     if !key.exists() {
         let mut openssl = Command::new("openssl");
-        openssl.args([
-            "genpkey",
-            "-algorithm",
-            "EC",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-        ]);
+        openssl.args(["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]);
         openssl.args(["-pkeyopt", "ec_param_enc:named_curve", "-out"]);
         step::run(&format!("key {name}"), openssl.arg(&key))?;
     }
     if !public.exists() {
         let mut openssl = Command::new("openssl");
-        openssl
-            .args(["pkey", "-pubout", "-in"])
-            .arg(&key)
-            .arg("-out")
-            .arg(&public);
+        openssl.args(["pkey", "-pubout", "-in"]).arg(&key).arg("-out").arg(&public);
         step::run(&format!("public key {name}"), &mut openssl)?;
     }
     Ok(())

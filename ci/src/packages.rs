@@ -13,21 +13,11 @@ pub struct Package {
 }
 
 const fn stock(name: &'static str, reason: &'static str) -> Package {
-    Package {
-        name,
-        at_least: "",
-        backport: false,
-        reason,
-    }
+    Package { name, at_least: "", backport: false, reason }
 }
 
 const fn backport(name: &'static str, at_least: &'static str, reason: &'static str) -> Package {
-    Package {
-        name,
-        at_least,
-        backport: true,
-        reason,
-    }
+    Package { name, at_least, backport: true, reason }
 }
 
 /// Everything, in the order in which it is shown.
@@ -37,35 +27,22 @@ const fn backport(name: &'static str, at_least: &'static str, reason: &'static s
 pub const PACKAGES: &[Package] = &[
     backport("qemu-system-x86", "", "runs the machines of tests and demo"),
     backport("qemu-utils", "", "disk overlays of the machines"),
-    backport(
-        "osslsigncode",
-        "2.9~",
-        "reproducible Secure Boot signatures (first in 2.9)",
-    ),
+    backport("osslsigncode", "2.9~", "reproducible Secure Boot signatures (first in 2.9)"),
     stock("ovmf", "UEFI firmware of the machines"),
     stock("gcc", "links programs, builds the C parts of zstd and ring"),
     stock("g++", "the fuzzing engine"),
-    stock(
-        "binutils",
-        "objcopy, which makes kernel images for the loader's tests",
-    ),
+    stock("binutils", "objcopy, which makes kernel images for the loader's tests"),
     stock("libc6-dev", "static C library of the device programs"),
     stock("make", "C parts of dependencies"),
     stock("protobuf-compiler", "containerd's and our gRPC interfaces"),
     stock("libprotobuf-dev", "their well-known types"),
     stock("docker-registry", "the real registry of tests and demo"),
     stock("skopeo", "a stock tool that must copy our images"),
-    stock(
-        "cryptsetup-bin",
-        "veritysetup, the oracle for our hash tree",
-    ),
+    stock("cryptsetup-bin", "veritysetup, the oracle for our hash tree"),
     stock("gdisk", "sgdisk -v, the oracle for our partition table"),
     stock("dosfstools", "makes and checks the FAT of the ESP"),
     stock("mtools", "fills the ESP without mounting it"),
-    stock(
-        "sbsigntool",
-        "sbverify, the oracle for Secure Boot signatures",
-    ),
+    stock("sbsigntool", "sbverify, the oracle for Secure Boot signatures"),
     stock("kmod", "depmod for the image's modules"),
     stock("cpio", "the oracle for our initrd writer"),
     stock("xz-utils", "unpacks kernel modules"),
@@ -75,8 +52,5 @@ pub const PACKAGES: &[Package] = &[
     stock("openssl", "test keys and certificates"),
     stock("gpgv", "checks the archive's signature"),
     stock("debian-archive-keyring", "the archive's keys"),
-    stock(
-        "ca-certificates",
-        "TLS to the archive where it is configured so",
-    ),
+    stock("ca-certificates", "TLS to the archive where it is configured so"),
 ];

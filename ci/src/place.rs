@@ -5,10 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The repository's root folder.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("ci/ has a parent")
-        .to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("ci/ has a parent").to_path_buf()
 }
 
 /// Cargo's target folder: `CARGO_TARGET_DIR`, or `target` in the root.
@@ -52,8 +49,6 @@ pub fn logs() -> PathBuf {
 pub fn cargo_home() -> PathBuf {
     match env::var_os("CARGO_HOME") {
         Some(dir) => PathBuf::from(dir),
-        None => env::var_os("HOME")
-            .map_or_else(PathBuf::new, PathBuf::from)
-            .join(".cargo"),
+        None => env::var_os("HOME").map_or_else(PathBuf::new, PathBuf::from).join(".cargo"),
     }
 }

@@ -22,25 +22,19 @@ pub fn run() -> Result<()> {
 
 fn host_packages() -> Result<()> {
     let installed = installed()?;
-    let missing: Vec<&Package> = PACKAGES
-        .iter()
-        .filter(|package| !is_present(package, &installed))
-        .collect();
+    let missing: Vec<&Package> =
+        PACKAGES.iter().filter(|package| !is_present(package, &installed)).collect();
     if missing.is_empty() {
         return Ok(());
     }
     let release = debian_release()?;
-    println!(
-        "setup: {} Debian packages are missing and will be installed:",
-        missing.len()
-    );
+    println!("setup: {} Debian packages are missing and will be installed:", missing.len());
     for package in &missing {
         println!("  {:<24} {}", package.name, package.reason);
     }
     apt(&["update", "-q"])?;
-    let (from_backports, stock): (Vec<&Package>, Vec<&Package>) = missing
-        .into_iter()
-        .partition(|package| package.backport && release == "12");
+    let (from_backports, stock): (Vec<&Package>, Vec<&Package>) =
+        missing.into_iter().partition(|package| package.backport && release == "12");
     if !from_backports.is_empty() {
         add_backports()?;
         install(&from_backports, &["-t", "bookworm-backports"])?;
@@ -153,12 +147,7 @@ fn install(packages: &[&Package], options: &[&str]) -> Result<()> {
 
 fn apt(words: &[&str]) -> Result<()> {
     let name = format!("apt-get {}", words.first().unwrap_or(&""));
-    step::run(
-        &name,
-        as_root("apt-get")?
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .args(words),
-    )
+    step::run(&name, as_root("apt-get")?.env("DEBIAN_FRONTEND", "noninteractive").args(words))
 }
 
 fn as_root(program: &str) -> Result<Command> {
@@ -191,15 +180,9 @@ fn write_as_root(path: &str, content: &str) -> Result<()> {
         .spawn()
         .with_context(|| format!("start tee {path}"))?;
     if let Some(mut stdin) = child.stdin.take() {
-        stdin
-            .write_all(content.as_bytes())
-            .with_context(|| format!("write {path}"))?;
+        stdin.write_all(content.as_bytes()).with_context(|| format!("write {path}"))?;
     }
-    if !child
-        .wait()
-        .with_context(|| format!("write {path}"))?
-        .success()
-    {
+    if !child.wait().with_context(|| format!("write {path}"))?.success() {
         bail!("cannot write {path}");
     }
     Ok(())
@@ -211,12 +194,8 @@ mod tests {
 
     #[test]
     fn a_package_below_its_lowest_version_is_missing() {
-        let package = Package {
-            name: "osslsigncode",
-            at_least: "2.9~",
-            backport: true,
-            reason: "",
-        };
+        let package =
+            Package { name: "osslsigncode", at_least: "2.9~", backport: true, reason: "" };
         let with =
             |version: &str| BTreeMap::from([("osslsigncode".to_owned(), version.to_owned())]);
         assert!(is_present(&package, &with("2.9-1~bpo12+1")));

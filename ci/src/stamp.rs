@@ -28,11 +28,7 @@ impl Inputs {
         for file in files_below(path)? {
             let content =
                 fs::read(&file).with_context(|| format!("read input {}", file.display()))?;
-            let name = file
-                .strip_prefix(path)
-                .unwrap_or(&file)
-                .display()
-                .to_string();
+            let name = file.strip_prefix(path).unwrap_or(&file).display().to_string();
             self = self.word(&name);
             self.hasher.update((content.len() as u64).to_le_bytes());
             self.hasher.update(content);
@@ -42,11 +38,7 @@ impl Inputs {
 
     /// The hash, in hex.
     pub fn hash(self) -> String {
-        self.hasher
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        self.hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
@@ -68,18 +60,12 @@ fn files_below(path: &Path) -> Result<Vec<PathBuf>> {
         return Ok(vec![path.to_path_buf()]);
     }
     let mut files = Vec::new();
-    let mut folders = if path.is_dir() {
-        vec![path.to_path_buf()]
-    } else {
-        Vec::new()
-    };
+    let mut folders = if path.is_dir() { vec![path.to_path_buf()] } else { Vec::new() };
     while let Some(folder) = folders.pop() {
         let entries =
             fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))?;
         for entry in entries {
-            let entry = entry
-                .with_context(|| format!("list {}", folder.display()))?
-                .path();
+            let entry = entry.with_context(|| format!("list {}", folder.display()))?.path();
             if entry.is_dir() {
                 folders.push(entry);
             } else {

@@ -58,10 +58,7 @@ pub fn run(name: &str, command: &mut Command) -> Result<()> {
         for line in tail.iter().rev() {
             eprintln!("    {line}");
         }
-        bail!(
-            "step {name} ended with {status}, its log is {}",
-            log_path.display()
-        );
+        bail!("step {name} ended with {status}, its log is {}", log_path.display());
     }
     Ok(())
 }
@@ -72,9 +69,7 @@ pub fn run(name: &str, command: &mut Command) -> Result<()> {
 /// The command cannot be started or ends with a failure.
 pub fn run_shown(name: &str, command: &mut Command) -> Result<()> {
     println!("\n== {name}");
-    let status = command
-        .status()
-        .with_context(|| format!("start {:?}", command.get_program()))?;
+    let status = command.status().with_context(|| format!("start {:?}", command.get_program()))?;
     if !status.success() {
         bail!("step {name} ended with {status}");
     }
@@ -131,10 +126,7 @@ impl Shown {
             return Shown::Spinner(bar);
         }
         eprintln!("  {name} …");
-        Shown::Lines {
-            name: name.to_owned(),
-            last: String::new(),
-        }
+        Shown::Lines { name: name.to_owned(), last: String::new() }
     }
 
     fn line(&mut self, text: &str) {

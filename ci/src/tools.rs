@@ -28,16 +28,9 @@ pub fn ensure() -> Result<PathBuf> {
         if unpacked.exists() {
             continue;
         }
-        let wanted = Wanted {
-            package,
-            upstream: "",
-            suites: SUITES,
-        };
+        let wanted = Wanted { package, upstream: "", suites: SUITES };
         if !archive::fetch(&wanted, &unpacked)? {
-            bail!(
-                "{} has no {package}: state another suite in ci/src/tools.rs",
-                SUITES.join(", ")
-            );
+            bail!("{} has no {package}: state another suite in ci/src/tools.rs", SUITES.join(", "));
         }
     }
     for program in PROGRAMS {

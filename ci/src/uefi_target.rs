@@ -42,14 +42,7 @@ pub fn test_loader(repo: &Path) -> Result<()> {
     let mut cargo = Command::new("cargo");
     cargo
         .current_dir(repo.join("kernel/loader"))
-        .args([
-            "test",
-            "--locked",
-            "--features",
-            "ovmf",
-            "--no-fail-fast",
-            "--target-dir",
-        ])
+        .args(["test", "--locked", "--features", "ovmf", "--no-fail-fast", "--target-dir"])
         .arg(place::target().join("loader"))
         .env("BASCULE_LOADER", build(repo, "loader")?)
         .env("BASCULE_PAYLOAD", build(repo, "payload")?)
@@ -71,22 +64,11 @@ fn build(repo: &Path, program: &str) -> Result<PathBuf> {
     let mut cargo = Command::new("cargo");
     cargo
         .current_dir(repo.join("kernel/loader"))
-        .args([
-            "build",
-            "--release",
-            "--locked",
-            "--target",
-            TARGET,
-            "--package",
-            program,
-        ])
+        .args(["build", "--release", "--locked", "--target", TARGET, "--package", program])
         .args(["--bin", program, "--target-dir"])
         .arg(&target_dir)
         .env_remove("RUSTFLAGS")
-        .env(
-            "CARGO_ENCODED_RUSTFLAGS",
-            rustflags(repo, library.as_deref()),
-        );
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(repo, library.as_deref()));
     if let Some(library) = &library {
         cargo
             .args(["-Zbuild-std=core,alloc,compiler_builtins"])
@@ -95,39 +77,26 @@ fn build(repo: &Path, program: &str) -> Result<PathBuf> {
             .env("__CARGO_TESTS_ONLY_SRC_ROOT", library);
     }
     step::run(program, &mut cargo)?;
-    Ok(target_dir
-        .join(TARGET)
-        .join("release")
-        .join(format!("{program}.efi")))
+    Ok(target_dir.join(TARGET).join("release").join(format!("{program}.efi")))
 }
 
 /// No path of this machine and no time of this build in the binary.
 fn rustflags(repo: &Path, library: Option<&Path>) -> String {
     let mut flags = vec![
         format!("--remap-path-prefix={}=/bascule", repo.display()),
-        format!(
-            "--remap-path-prefix={}=/cargo",
-            place::cargo_home().display()
-        ),
+        format!("--remap-path-prefix={}=/cargo", place::cargo_home().display()),
         // The linker writes a hash of the content where a PE has the time of its build.
         "-Clink-arg=/Brepro".to_owned(),
         "-Clink-arg=/DEBUG:NONE".to_owned(),
     ];
     if let Some(library) = library {
-        flags.push(format!(
-            "--remap-path-prefix={}=/rust/library",
-            library.display()
-        ));
+        flags.push(format!("--remap-path-prefix={}=/rust/library", library.display()));
     }
     flags.join("\u{1f}")
 }
 
 fn has_target(sysroot: &Path) -> bool {
-    sysroot
-        .join("lib/rustlib")
-        .join(TARGET)
-        .join("lib")
-        .is_dir()
+    sysroot.join("lib/rustlib").join(TARGET).join("lib").is_dir()
 }
 
 /// Lets rustup install the target. That it cannot is no error: there is another way.
@@ -153,11 +122,7 @@ fn library_source(repo: &Path, sysroot: &Path) -> Result<PathBuf> {
     let library = cached.join(format!("usr/src/rustc-{version}/library"));
     if !library.join("Cargo.lock").is_file() {
         let found = archive::fetch(
-            &Wanted {
-                package: "rust-src",
-                upstream: &version,
-                suites: SUITES,
-            },
+            &Wanted { package: "rust-src", upstream: &version, suites: SUITES },
             &cached,
         )?;
         if !found {
@@ -177,10 +142,7 @@ fn library_source(repo: &Path, sysroot: &Path) -> Result<PathBuf> {
 
 fn rustc_version(repo: &Path) -> Result<String> {
     let text = rustc(repo, &["--version"])?;
-    let version = text
-        .split(' ')
-        .nth(1)
-        .with_context(|| format!("read a version in {text:?}"))?;
+    let version = text.split(' ').nth(1).with_context(|| format!("read a version in {text:?}"))?;
     Ok(version.to_owned())
 }
 

@@ -51,19 +51,13 @@ pub fn fetch(wanted: &Wanted, target: &Path) -> Result<bool> {
             command.current_dir(&work).env("APT_CONFIG", &config);
             command
         };
-        step::run(
-            &format!("package list of {suite}"),
-            apt("apt-get").arg("update"),
-        )?;
+        step::run(&format!("package list of {suite}"), apt("apt-get").arg("update"))?;
         let Some(full) = offered(&mut apt("apt-cache"), wanted)? else {
             continue;
         };
         let (package, root) = (wanted.package, work.join("root"));
         let name = format!("{package}={full}");
-        step::run(
-            &format!("download {package}"),
-            apt("apt-get").args(["download", &name]),
-        )?;
+        step::run(&format!("download {package}"), apt("apt-get").args(["download", &name]))?;
         let mut unpack = Command::new("dpkg");
         unpack.arg("-x").arg(downloaded(&work)?).arg(&root);
         step::run(&format!("unpack {package}"), &mut unpack)?;

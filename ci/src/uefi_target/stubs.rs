@@ -28,11 +28,7 @@ pub fn ensure() -> Result<PathBuf> {
     for &(name, upstream, suites) in STUBS {
         let stub = folder.join(format!("{name}.efi"));
         if !stub.is_file() {
-            let wanted = Wanted {
-                package: "systemd-boot-efi",
-                upstream,
-                suites,
-            };
+            let wanted = Wanted { package: "systemd-boot-efi", upstream, suites };
             take(&wanted, &folder.join(name), &stub)?;
         }
     }

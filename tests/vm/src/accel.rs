@@ -55,27 +55,15 @@ fn decide() -> Result<Accel> {
     let Ok(release) = artifacts::release("v1") else {
         return Ok(Accel::Tcg);
     };
-    let found = if probe(&dir, &release.disk()) {
-        Accel::Kvm
-    } else {
-        Accel::Tcg
-    };
-    let word = if found == Accel::Kvm {
-        "kvm\n"
-    } else {
-        "tcg\n"
-    };
+    let found = if probe(&dir, &release.disk()) { Accel::Kvm } else { Accel::Tcg };
+    let word = if found == Accel::Kvm { "kvm\n" } else { "tcg\n" };
     fs::write(&answer, word).with_context(|| format!("write {}", answer.display()))?;
     Ok(found)
 }
 
 /// Boots the first release under KVM and waits for a line of its kernel.
 fn probe(dir: &Path, disk: &Path) -> bool {
-    let usable = File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .is_ok();
+    let usable = File::options().read(true).write(true).open("/dev/kvm").is_ok();
     if !usable {
         return false;
     }
@@ -103,32 +91,13 @@ fn probe(dir: &Path, disk: &Path) -> bool {
 
 fn probe_command(disk: &Path, serial: &Path) -> Command {
     let mut command = Command::new("qemu-system-x86_64");
-    command.args([
-        "-nodefaults",
-        "-display",
-        "none",
-        "-machine",
-        "q35",
-        "-m",
-        "1024",
-    ]);
+    command.args(["-nodefaults", "-display", "none", "-machine", "q35", "-m", "1024"]);
     command.args(["-accel", "kvm", "-cpu", "host", "-snapshot"]);
-    command.args([
-        "-drive",
-        "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
-    ]);
-    command.args([
-        "-drive",
-        "if=pflash,format=raw,file=/usr/share/OVMF/OVMF_VARS_4M.fd",
-    ]);
-    command.args([
-        "-drive",
-        &format!("if=virtio,format=qcow2,file={}", disk.display()),
-    ]);
-    command.args(["-serial", &format!("file:{}", serial.display())]);
     command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+        .args(["-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd"]);
+    command.args(["-drive", "if=pflash,format=raw,file=/usr/share/OVMF/OVMF_VARS_4M.fd"]);
+    command.args(["-drive", &format!("if=virtio,format=qcow2,file={}", disk.display())]);
+    command.args(["-serial", &format!("file:{}", serial.display())]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
 }

@@ -52,15 +52,9 @@ impl Built {
 pub fn release(name: &str) -> Result<Built> {
     let dir = target_dir().join("images").join(name);
     if !dir.join("build.json").exists() {
-        bail!(
-            "release {name} is not in {}: run `cargo xtask images`",
-            dir.display()
-        );
+        bail!("release {name} is not in {}: run `cargo xtask images`", dir.display());
     }
-    Ok(Built {
-        name: name.to_owned(),
-        dir,
-    })
+    Ok(Built { name: name.to_owned(), dir })
 }
 
 /// A test key made by `cargo xtask images`.
@@ -70,10 +64,7 @@ pub fn release(name: &str) -> Result<Built> {
 pub fn key(name: &str) -> Result<PathBuf> {
     let path = target_dir().join("keys").join(name);
     if !path.exists() {
-        bail!(
-            "key {} is missing: run `cargo xtask images`",
-            path.display()
-        );
+        bail!("key {} is missing: run `cargo xtask images`", path.display());
     }
     Ok(path)
 }
@@ -111,12 +102,7 @@ pub fn foreign_tool(name: &str) -> Result<PathBuf> {
 /// It is not there.
 pub fn program(name: &str) -> Result<PathBuf> {
     let own = env::current_exe()?;
-    let found = own
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|dir| dir.join(name))
-        .find(|it| it.exists());
+    let found = own.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|it| it.exists());
     match found {
         Some(path) => Ok(path),
         None => bail!("program {name} is not beside {}", own.display()),

@@ -37,10 +37,7 @@ pub fn run(keep: bool) -> Result<()> {
     let mut seen = Seen::default();
     let registry = Registry::start("demo")?;
     let v1 = artifacts::release("v1")?;
-    let options = Options {
-        cpus: 2,
-        ..Options::new("demo", &v1.disk())
-    };
+    let options = Options { cpus: 2, ..Options::new("demo", &v1.disk()) };
     let mut machine = Machine::prepare(options)?;
     machine.route_registry(Some(registry.port()))?;
     let result = show(&mut machine, &registry, &mut seen);
@@ -50,15 +47,10 @@ pub fn run(keep: bool) -> Result<()> {
     report(&seen)?;
     result?;
     if keep {
-        println!(
-            "\nThe machine stays up. Log in with\n  {}",
-            machine.ssh()?.line()
-        );
+        println!("\nThe machine stays up. Log in with\n  {}", machine.ssh()?.line());
         println!("Press Enter to end it.");
         let mut line = String::new();
-        std::io::stdin()
-            .read_line(&mut line)
-            .context("wait for Enter")?;
+        std::io::stdin().read_line(&mut line).context("wait for Enter")?;
     }
     Ok(())
 }
@@ -111,15 +103,9 @@ fn apply(machine: &mut Machine, seen: &mut Seen, name: &'static str) -> Result<V
     seen.step(name, || {
         let (code, answer) = guest::osupdate(machine, "apply", guest::APPLY)?;
         ensure!(code == 0, "ended with {code}: {answer}");
-        let bytes = answer
-            .get("downloaded_bytes")
-            .and_then(Value::as_u64)
-            .unwrap_or(0);
+        let bytes = answer.get("downloaded_bytes").and_then(Value::as_u64).unwrap_or(0);
         result = answer;
-        Ok(format!(
-            "{} MB downloaded, written, read back, armed",
-            bytes / 1_000_000
-        ))
+        Ok(format!("{} MB downloaded, written, read back, armed", bytes / 1_000_000))
     })?;
     seen.peak(machine);
     Ok(result)
@@ -141,18 +127,10 @@ impl Seen {
         let seconds = begun.elapsed().as_secs_f64();
         let (ok, note) = match &result {
             Ok(note) => (true, note.clone()),
-            Err(error) => (
-                false,
-                format!("{error:#}").lines().next().unwrap_or("").to_owned(),
-            ),
+            Err(error) => (false, format!("{error:#}").lines().next().unwrap_or("").to_owned()),
         };
         println!("  {name}: {note} ({seconds:.1} s)");
-        self.steps.push(Step {
-            name,
-            seconds,
-            ok,
-            note,
-        });
+        self.steps.push(Step { name, seconds, ok, note });
         result.map(drop).with_context(|| name)
     }
 
@@ -160,15 +138,10 @@ impl Seen {
         let Ok((_, status)) = guest::osupdate(machine, "status", Duration::from_secs(30)) else {
             return;
         };
-        let read = |name: &str| {
-            status
-                .pointer(&format!("/updater/{name}"))
-                .and_then(Value::as_u64)
-        };
+        let read = |name: &str| status.pointer(&format!("/updater/{name}")).and_then(Value::as_u64);
         self.updater_peak_rss_bytes = self.updater_peak_rss_bytes.max(read("peak_rss_bytes"));
-        self.updater_cgroup_peak_bytes = self
-            .updater_cgroup_peak_bytes
-            .max(read("cgroup_peak_bytes"));
+        self.updater_cgroup_peak_bytes =
+            self.updater_cgroup_peak_bytes.max(read("cgroup_peak_bytes"));
     }
 }
 
@@ -180,30 +153,18 @@ fn report(seen: &Seen) -> Result<()> {
     println!("\n  {:<44} {:>8}  what happened", "step", "seconds");
     for step in &seen.steps {
         let mark = if step.ok { "" } else { "FAILED: " };
-        println!(
-            "  {:<44} {:>8.1}  {mark}{}",
-            step.name, step.seconds, step.note
-        );
+        println!("  {:<44} {:>8.1}  {mark}{}", step.name, step.seconds, step.note);
     }
     let mib = |bytes: Option<u64>| {
-        bytes.map_or_else(
-            || "unknown".to_owned(),
-            |it| format!("{:.1} MiB", it as f64 / 1048576.0),
-        )
+        bytes.map_or_else(|| "unknown".to_owned(), |it| format!("{:.1} MiB", it as f64 / 1048576.0))
     };
     let kernel = seen.kernel_to_healthy_s;
     println!();
     for (what, value) in [
         ("slot image", mib(slot_bytes)),
         ("downloaded for the update", mib(seen.download_bytes)),
-        (
-            "peak memory of the updater (RSS)",
-            mib(seen.updater_peak_rss_bytes),
-        ),
-        (
-            "the same with its page cache (cgroup)",
-            mib(seen.updater_cgroup_peak_bytes),
-        ),
+        ("peak memory of the updater (RSS)", mib(seen.updater_peak_rss_bytes)),
+        ("the same with its page cache (cgroup)", mib(seen.updater_cgroup_peak_bytes)),
         ("memory in use when idle", mib(seen.idle_memory_bytes)),
         (
             "kernel start to confirmed healthy",

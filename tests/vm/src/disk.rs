@@ -76,23 +76,14 @@ pub fn fill(disk: &Path, extent: Extent, pattern: u8) -> Result<()> {
 /// qemu-img fails.
 pub fn read(disk: &Path, extent: Extent) -> Result<Vec<u8>> {
     let out = disk.with_extension("part");
-    let (from, to) = (
-        format!("if={}", disk.display()),
-        format!("of={}", out.display()),
-    );
+    let (from, to) = (format!("if={}", disk.display()), format!("of={}", out.display()));
     let skip = format!("skip={}", extent.offset / 512);
     // qemu-img's count is of the input from its beginning, the skipped part included.
     let count = format!("count={}", (extent.offset + extent.size) / 512);
-    qemu_img(&[
-        "dd", "-f", "qcow2", "-O", "raw", "bs=512", &skip, &count, &from, &to,
-    ])?;
+    qemu_img(&["dd", "-f", "qcow2", "-O", "raw", "bs=512", &skip, &count, &from, &to])?;
     let bytes = fs::read(&out).with_context(|| format!("read {}", out.display()))?;
     fs::remove_file(&out).with_context(|| format!("remove {}", out.display()))?;
-    ensure!(
-        bytes.len() as u64 == extent.size,
-        "qemu-img gave {} bytes",
-        bytes.len()
-    );
+    ensure!(bytes.len() as u64 == extent.size, "qemu-img gave {} bytes", bytes.len());
     Ok(bytes)
 }
 
@@ -103,32 +94,9 @@ mod tests {
     #[test]
     fn what_is_filled_is_read_back() {
         let disk = std::env::temp_dir().join(format!("disk-{}.qcow2", std::process::id()));
-        qemu_img(&[
-            "create",
-            "-q",
-            "-f",
-            "qcow2",
-            &disk.display().to_string(),
-            "1M",
-        ])
-        .unwrap();
-        fill(
-            &disk,
-            Extent {
-                offset: 8192,
-                size: 4096,
-            },
-            7,
-        )
-        .unwrap();
-        let bytes = read(
-            &disk,
-            Extent {
-                offset: 4096,
-                size: 12288,
-            },
-        )
-        .unwrap();
+        qemu_img(&["create", "-q", "-f", "qcow2", &disk.display().to_string(), "1M"]).unwrap();
+        fill(&disk, Extent { offset: 8192, size: 4096 }, 7).unwrap();
+        let bytes = read(&disk, Extent { offset: 4096, size: 12288 }).unwrap();
         fs::remove_file(&disk).unwrap();
         assert_eq!(bytes.get(..4096), Some([0; 4096].as_slice()));
         assert_eq!(bytes.get(4096..8192), Some([7; 4096].as_slice()));

@@ -38,10 +38,7 @@ pub fn wait_ssh(machine: &mut Machine, limit: Duration) -> Result<()> {
 /// # Errors
 /// The machine does not answer, or the file is not there.
 pub fn boot_facts(machine: &Machine) -> Result<Value> {
-    let text = machine
-        .ssh()?
-        .run("cat /run/bascule/boot.json")?
-        .ok("boot.json")?;
+    let text = machine.ssh()?.run("cat /run/bascule/boot.json")?.ok("boot.json")?;
     serde_json::from_str(&text).with_context(|| format!("boot.json is not JSON: {text}"))
 }
 
@@ -70,12 +67,7 @@ pub fn osupdate(machine: &Machine, words: &str, limit: Duration) -> Result<(i32,
     let last = text.lines().last().unwrap_or_default();
     let value = serde_json::from_str(text).or_else(|_| serde_json::from_str(last));
     let value = value.with_context(|| {
-        format!(
-            "`osupdate {words}` ended with {}: {} {}",
-            done.code,
-            text,
-            done.stderr.trim()
-        )
+        format!("`osupdate {words}` ended with {}: {} {}", done.code, text, done.stderr.trim())
     })?;
     Ok((done.code, value))
 }
@@ -85,9 +77,7 @@ pub fn osupdate(machine: &Machine, words: &str, limit: Duration) -> Result<(i32,
 /// # Errors
 /// The ssh client cannot be started.
 pub fn osupdate_raw(machine: &Machine, words: &str, limit: Duration) -> Result<Done> {
-    machine
-        .ssh()?
-        .run_within(&format!("osupdate {words} --json"), limit)
+    machine.ssh()?.run_within(&format!("osupdate {words} --json"), limit)
 }
 
 /// Waits until the running boot is confirmed, and gives release and slot.
@@ -117,9 +107,7 @@ pub fn wait_rebooted(machine: &mut Machine, boot_id: &str, limit: Duration) -> R
     wait::until("the machine to come back after its reboot", limit, || {
         machine.check_running()?;
         let facts = boot_facts(machine).ok();
-        let now = facts
-            .as_ref()
-            .and_then(|facts| facts.get("boot_id")?.as_str());
+        let now = facts.as_ref().and_then(|facts| facts.get("boot_id")?.as_str());
         Ok(now.filter(|now| *now != boot_id).map(drop))
     })
     .with_context(|| format!("serial line ends with:\n{}", machine.serial_tail()))
@@ -131,10 +119,7 @@ pub fn wait_rebooted(machine: &mut Machine, boot_id: &str, limit: Duration) -> R
 /// As [`boot_facts`].
 pub fn boot_id(machine: &Machine) -> Result<String> {
     let facts = boot_facts(machine)?;
-    let id = facts
-        .get("boot_id")
-        .and_then(Value::as_str)
-        .context("boot.json without boot_id")?;
+    let id = facts.get("boot_id").and_then(Value::as_str).context("boot.json without boot_id")?;
     Ok(id.to_owned())
 }
 
@@ -185,18 +170,10 @@ pub fn wait_back(
 /// # Errors
 /// The machine does not answer.
 pub fn memory_in_use_bytes(machine: &Machine) -> Result<u64> {
-    let text = machine
-        .ssh()?
-        .run("cat /proc/meminfo")?
-        .ok("cat /proc/meminfo")?;
+    let text = machine.ssh()?.run("cat /proc/meminfo")?.ok("cat /proc/meminfo")?;
     let kib = |name: &str| {
         text.lines().find_map(|line| {
-            line.strip_prefix(name)?
-                .trim()
-                .strip_suffix(" kB")?
-                .trim()
-                .parse()
-                .ok()
+            line.strip_prefix(name)?.trim().strip_suffix(" kB")?.trim().parse().ok()
         })
     };
     let (total, available): (Option<u64>, Option<u64>) = (kib("MemTotal:"), kib("MemAvailable:"));

@@ -35,11 +35,7 @@ impl Answer {
     pub fn expect(self, wanted: u16, what: &str) -> Result<Self> {
         if self.status != wanted {
             let said = String::from_utf8_lossy(&self.body);
-            bail!(
-                "{what}: status {} instead of {wanted}: {}",
-                self.status,
-                said.trim()
-            );
+            bail!("{what}: status {} instead of {wanted}: {}", self.status, said.trim());
         }
         Ok(self)
     }
@@ -58,25 +54,17 @@ pub fn request(
 ) -> Result<Answer> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))
         .with_context(|| format!("connect to 127.0.0.1:{port}"))?;
-    stream
-        .set_read_timeout(Some(QUIET))
-        .context("set timeout")?;
+    stream.set_read_timeout(Some(QUIET)).context("set timeout")?;
     // Version 1.0: the answer ends with the connection and is never chunked.
     let mut head = format!("{method} {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     head.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
-    stream
-        .write_all(head.as_bytes())
-        .with_context(|| format!("send {method} {path}"))?;
-    stream
-        .write_all(body)
-        .with_context(|| format!("send the body of {method} {path}"))?;
+    stream.write_all(head.as_bytes()).with_context(|| format!("send {method} {path}"))?;
+    stream.write_all(body).with_context(|| format!("send the body of {method} {path}"))?;
     let mut bytes = Vec::new();
-    stream
-        .read_to_end(&mut bytes)
-        .with_context(|| format!("read the answer to {path}"))?;
+    stream.read_to_end(&mut bytes).with_context(|| format!("read the answer to {path}"))?;
     parse(&bytes).with_context(|| format!("answer to {method} {path}"))
 }
 
@@ -89,11 +77,7 @@ fn parse(bytes: &[u8]) -> Result<Answer> {
     let Some(status) = head.split(' ').nth(1).and_then(|word| word.parse().ok()) else {
         bail!("no status in {head:?}");
     };
-    Ok(Answer {
-        status,
-        headers: head,
-        body: body.get(4..).unwrap_or_default().to_vec(),
-    })
+    Ok(Answer { status, headers: head, body: body.get(4..).unwrap_or_default().to_vec() })
 }
 
 #[cfg(test)]

@@ -104,24 +104,13 @@ impl Machine {
         }
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         overlay(&options.disk, &dir.join("disk.qcow2"))?;
-        let vars = if options.secure_boot {
-            "OVMF_VARS_4M.snakeoil.fd"
-        } else {
-            "OVMF_VARS_4M.fd"
-        };
+        let vars = if options.secure_boot { "OVMF_VARS_4M.snakeoil.fd" } else { "OVMF_VARS_4M.fd" };
         fs::copy(Path::new(OVMF).join(vars), dir.join("vars.fd"))
             .with_context(|| format!("copy {OVMF}/{vars} (package ovmf)"))?;
         File::create(dir.join("serial.log")).context("create serial.log")?;
         let ssh_port = free_port()?;
-        let machine = Self {
-            options,
-            dir,
-            ssh_port,
-            process: None,
-            serial_mark: 0,
-            boots: 0,
-            _place: place,
-        };
+        let machine =
+            Self { options, dir, ssh_port, process: None, serial_mark: 0, boots: 0, _place: place };
         machine.route_registry(None)?;
         Ok(machine)
     }
@@ -160,12 +149,8 @@ impl Machine {
         let mut command = self.command_line(memory)?;
         command.args(extra);
         command.stdin(Stdio::null());
-        command
-            .stdout(log.try_clone().context("clone qemu.log")?)
-            .stderr(log);
-        let mut child = command
-            .spawn()
-            .context("start QEMU (package qemu-system-x86)")?;
+        command.stdout(log.try_clone().context("clone qemu.log")?).stderr(log);
+        let mut child = command.spawn().context("start QEMU (package qemu-system-x86)")?;
         match Qmp::connect(&socket) {
             Ok(qmp) => {
                 self.process = Some(Process { child, qmp });
@@ -201,16 +186,10 @@ impl Machine {
         let backend = match memory {
             Memory::Own => format!("memory-backend-ram,id=ram,size={size}M"),
             Memory::Kept(file) => {
-                format!(
-                    "memory-backend-file,id=ram,size={size}M,mem-path={},share=on",
-                    show(file)
-                )
+                format!("memory-backend-file,id=ram,size={size}M,mem-path={},share=on", show(file))
             }
             Memory::Restored(file) => {
-                format!(
-                    "memory-backend-file,id=ram,size={size}M,mem-path={},share=off",
-                    show(file)
-                )
+                format!("memory-backend-file,id=ram,size={size}M,mem-path={},share=off", show(file))
             }
         };
         command.args(["-object", &backend, "-smp", &options.cpus.to_string()]);
@@ -225,45 +204,28 @@ impl Machine {
     }
 
     fn firmware(&self, command: &mut Command) {
-        let code = if self.options.secure_boot {
-            "OVMF_CODE_4M.secboot.fd"
-        } else {
-            "OVMF_CODE_4M.fd"
-        };
+        let code =
+            if self.options.secure_boot { "OVMF_CODE_4M.secboot.fd" } else { "OVMF_CODE_4M.fd" };
         if self.options.secure_boot {
             command.args(["-global", "driver=cfi.pflash01,property=secure,value=on"]);
         }
         command.arg("-drive");
-        command.arg(format!(
-            "if=pflash,unit=0,format=raw,readonly=on,file={OVMF}/{code}"
-        ));
+        command.arg(format!("if=pflash,unit=0,format=raw,readonly=on,file={OVMF}/{code}"));
         command.arg("-drive");
-        command.arg(format!(
-            "if=pflash,unit=1,format=raw,file={}",
-            show(&self.vars())
-        ));
+        command.arg(format!("if=pflash,unit=1,format=raw,file={}", show(&self.vars())));
     }
 
     fn disk(&self, command: &mut Command) -> Result<()> {
         let file = show(&self.disk_file());
-        command.args([
-            "-blockdev",
-            &format!("driver=file,node-name=file0,filename={file}"),
-        ]);
-        command.args([
-            "-blockdev",
-            "driver=qcow2,node-name=disk0,file=file0,discard=unmap",
-        ]);
+        command.args(["-blockdev", &format!("driver=file,node-name=file0,filename={file}")]);
+        command.args(["-blockdev", "driver=qcow2,node-name=disk0,file=file0,discard=unmap"]);
         let mut node = "disk0";
         if self.options.write_log {
             // QEMU wants the file there, and each run needs a log of its own.
             let log = self.write_log_file();
             File::create(&log).with_context(|| format!("create {}", log.display()))?;
             let log = show(&log);
-            command.args([
-                "-blockdev",
-                &format!("driver=file,node-name=log0,filename={log}"),
-            ]);
+            command.args(["-blockdev", &format!("driver=file,node-name=log0,filename={log}")]);
             command.args([
                 "-blockdev",
                 "driver=blklogwrites,node-name=logged0,file=disk0,log=log0,\
@@ -271,10 +233,7 @@ impl Machine {
             ]);
             node = "logged0";
         }
-        command.args([
-            "-device",
-            &format!("virtio-blk-pci,drive={node},bootindex=0"),
-        ]);
+        command.args(["-device", &format!("virtio-blk-pci,drive={node},bootindex=0")]);
         Ok(())
     }
 
@@ -292,10 +251,7 @@ impl Machine {
         command.args(["-device", "i6300esb", "-action", "watchdog=reset"]);
         command.args(["-device", "virtio-rng-pci", "-device", "vmgenid,guid=auto"]);
         let serial = show(&self.serial_file());
-        command.args([
-            "-chardev",
-            &format!("file,id=serial0,path={serial},append=on"),
-        ]);
+        command.args(["-chardev", &format!("file,id=serial0,path={serial},append=on")]);
         command.args(["-serial", "chardev:serial0"]);
         let socket = show(&self.dir.join("qmp.sock"));
         command.args(["-qmp", &format!("unix:{socket},server=on,wait=off")]);
@@ -354,9 +310,7 @@ impl Machine {
     /// # Errors
     /// The machine is off.
     pub fn set_link(&mut self, up: bool) -> Result<()> {
-        self.qmp()?
-            .execute("set_link", &json!({"name": "nic0", "up": up}))
-            .map(drop)
+        self.qmp()?.execute("set_link", &json!({"name": "nic0", "up": up})).map(drop)
     }
 
     /// Puts a registry (or a proxy before it) on `port` behind [`REGISTRY_ADDRESS`], or nothing.
@@ -373,10 +327,7 @@ impl Machine {
     /// # Errors
     /// The test key is missing.
     pub fn ssh(&self) -> Result<Ssh> {
-        Ok(Ssh {
-            port: self.ssh_port,
-            key: artifacts::key("ssh")?,
-        })
+        Ok(Ssh { port: self.ssh_port, key: artifacts::key("ssh")? })
     }
 
     /// All that the serial line has said, over all starts.
@@ -415,10 +366,7 @@ impl Machine {
     pub fn serial_tail(&self) -> String {
         let text = self.serial();
         let lines: Vec<&str> = text.lines().collect();
-        lines
-            .get(lines.len().saturating_sub(30)..)
-            .unwrap_or_default()
-            .join("\n")
+        lines.get(lines.len().saturating_sub(30)..).unwrap_or_default().join("\n")
     }
 
     /// Fails when QEMU has ended by itself.
@@ -426,9 +374,7 @@ impl Machine {
     /// # Errors
     /// It has, or the machine is off.
     pub fn check_running(&mut self) -> Result<()> {
-        let Some(process) = self.process.as_mut() else {
-            bail!("the machine is off")
-        };
+        let Some(process) = self.process.as_mut() else { bail!("the machine is off") };
         if let Some(status) = process.child.try_wait().context("look at QEMU")? {
             let said = fs::read_to_string(self.dir.join("qemu.log")).unwrap_or_default();
             bail!("QEMU ended with {status}: {}", said.trim());
@@ -483,11 +429,7 @@ impl Drop for Machine {
         // Nothing to do about a QEMU that is gone, nor about files that are.
         let _ = self.power_cut();
         if std::thread::panicking() {
-            eprintln!(
-                "machine {}: logs in {}",
-                self.options.name,
-                self.dir.display()
-            );
+            eprintln!("machine {}: logs in {}", self.options.name, self.dir.display());
         }
         for name in ["disk.qcow2", "vars.fd"] {
             let _ = fs::remove_file(self.dir.join(name));
@@ -503,25 +445,9 @@ impl Drop for Machine {
 /// # Errors
 /// qemu-img fails.
 pub fn overlay(base: &Path, path: &Path) -> Result<()> {
-    let format = if base.extension().is_some_and(|it| it == "qcow2") {
-        "qcow2"
-    } else {
-        "raw"
-    };
-    let base = base
-        .canonicalize()
-        .with_context(|| format!("find disk {}", base.display()))?;
-    qemu_img(&[
-        "create",
-        "-q",
-        "-f",
-        "qcow2",
-        "-F",
-        format,
-        "-b",
-        &show(&base),
-        &show(path),
-    ])
+    let format = if base.extension().is_some_and(|it| it == "qcow2") { "qcow2" } else { "raw" };
+    let base = base.canonicalize().with_context(|| format!("find disk {}", base.display()))?;
+    qemu_img(&["create", "-q", "-f", "qcow2", "-F", format, "-b", &show(&base), &show(path)])
 }
 
 /// Runs qemu-img.
@@ -534,11 +460,7 @@ pub fn qemu_img(words: &[&str]) -> Result<()> {
         .output()
         .context("start qemu-img (package qemu-utils)")?;
     if !output.status.success() {
-        bail!(
-            "qemu-img {}: {}",
-            words.join(" "),
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("qemu-img {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
 }

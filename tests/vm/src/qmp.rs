@@ -25,12 +25,9 @@ impl Qmp {
     /// # Errors
     /// QEMU does not open it, or does not speak QMP.
     pub fn connect(path: &Path) -> Result<Self> {
-        let writer = wait::until("QEMU's QMP socket", CONNECT, || {
-            Ok(UnixStream::connect(path).ok())
-        })?;
-        writer
-            .set_read_timeout(Some(ANSWER))
-            .context("set QMP timeout")?;
+        let writer =
+            wait::until("QEMU's QMP socket", CONNECT, || Ok(UnixStream::connect(path).ok()))?;
+        writer.set_read_timeout(Some(ANSWER)).context("set QMP timeout")?;
         let reader = BufReader::new(writer.try_clone().context("clone QMP socket")?);
         let mut qmp = Self { writer, reader };
         let greeting = qmp.read()?;

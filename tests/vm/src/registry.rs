@@ -57,10 +57,7 @@ impl Registry {
             .context("start docker-registry (package docker-registry)")?;
         let registry = Self { child, port, dir };
         wait::until("the registry to answer", START, || {
-            Ok(registry
-                .get("/v2/")
-                .ok()
-                .filter(|answer| answer.status == 200))
+            Ok(registry.get("/v2/").ok().filter(|answer| answer.status == 200))
         })?;
         Ok(registry)
     }
@@ -75,10 +72,7 @@ impl Registry {
     /// # Errors
     /// `image-builder push` fails.
     pub fn publish(&self, release: &Built) -> Result<()> {
-        push(
-            &release.dir,
-            &format!("127.0.0.1:{}/{REPOSITORY}:{TAG}", self.port),
-        )
+        push(&release.dir, &format!("127.0.0.1:{}/{REPOSITORY}:{TAG}", self.port))
     }
 
     /// Pushes an image made by a test, and what signs it, under [`TAG`].
@@ -112,9 +106,7 @@ impl Registry {
         let path = format!("/v2/{REPOSITORY}/blobs/uploads/");
         let answer =
             http::request(self.port, "POST", &path, &[], &[])?.expect(202, "start an upload")?;
-        let location = answer
-            .header("location")
-            .context("upload without a location")?;
+        let location = answer.header("location").context("upload without a location")?;
         let path = match location.find("/v2/") {
             Some(at) => location.get(at..).unwrap_or_default(),
             None => location,
@@ -173,10 +165,7 @@ impl Registry {
     pub fn blob_file(&self, digest: &str) -> PathBuf {
         let hex = digest.trim_start_matches("sha256:");
         let blobs = self.dir.join("data/docker/registry/v2/blobs/sha256");
-        blobs
-            .join(hex.get(..2).unwrap_or_default())
-            .join(hex)
-            .join("data")
+        blobs.join(hex.get(..2).unwrap_or_default()).join(hex).join("data")
     }
 
     fn get(&self, path: &str) -> Result<Answer> {

@@ -57,22 +57,14 @@ impl Image {
             let manifest = fs::read(blob(&layout, &descriptor)?).context("read manifest")?;
             let parsed: Value = serde_json::from_slice(&manifest).context("parse manifest")?;
             let layer = parsed.pointer("/layers/0").cloned().unwrap_or_default();
-            let kind = layer
-                .get("mediaType")
-                .and_then(Value::as_str)
-                .unwrap_or_default();
+            let kind = layer.get("mediaType").and_then(Value::as_str).unwrap_or_default();
             if kind != "application/vnd.oci.image.layer.v1.tar+zstd" {
                 continue;
             }
             let config = parsed.get("config").context("manifest without config")?;
             let config = fs::read(blob(&layout, config)?).context("read config")?;
             let layer = blob(&layout, &layer)?;
-            return Ok(Self {
-                manifest,
-                config,
-                layer,
-                signatures: Vec::new(),
-            });
+            return Ok(Self { manifest, config, layer, signatures: Vec::new() });
         }
         bail!("no OS image in {}", layout.display())
     }
@@ -88,13 +80,8 @@ impl Image {
     /// The config has no labels.
     pub fn set_label(&mut self, name: &str, value: &str) -> Result<()> {
         let mut config: Value = serde_json::from_slice(&self.config).context("parse config")?;
-        let labels = config
-            .pointer_mut("/config/Labels")
-            .context("config without labels")?;
-        labels
-            .as_object_mut()
-            .context("labels")?
-            .insert(name.to_owned(), value.into());
+        let labels = config.pointer_mut("/config/Labels").context("config without labels")?;
+        labels.as_object_mut().context("labels")?.insert(name.to_owned(), value.into());
         self.config = serde_json::to_vec(&config).context("encode config")?;
         let (digest, size) = (digest_of(&self.config), self.config.len());
         self.edit_manifest(|manifest| {
@@ -156,12 +143,7 @@ fn read_json(path: &Path) -> Result<Value> {
 }
 
 fn blob(layout: &Path, descriptor: &Value) -> Result<PathBuf> {
-    let digest = descriptor
-        .get("digest")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    let hex = digest
-        .strip_prefix("sha256:")
-        .context("descriptor without sha256 digest")?;
+    let digest = descriptor.get("digest").and_then(Value::as_str).unwrap_or_default();
+    let hex = digest.strip_prefix("sha256:").context("descriptor without sha256 digest")?;
     Ok(layout.join("blobs/sha256").join(hex))
 }

@@ -33,12 +33,7 @@ impl Done {
     /// The command did not end with 0.
     pub fn ok(self, what: &str) -> Result<String> {
         if self.code != 0 {
-            bail!(
-                "`{what}` ended with {}: {} {}",
-                self.code,
-                self.stdout,
-                self.stderr
-            );
+            bail!("`{what}` ended with {}: {} {}", self.code, self.stdout, self.stderr);
         }
         Ok(self.stdout)
     }
@@ -97,11 +92,7 @@ impl Ssh {
 
     fn client(&self, limit: Duration) -> Command {
         let mut client = Command::new("timeout");
-        client
-            .arg(limit.as_secs().to_string())
-            .arg("ssh")
-            .arg("-i")
-            .arg(&self.key);
+        client.arg(limit.as_secs().to_string()).arg("ssh").arg("-i").arg(&self.key);
         client.args(["-p", &self.port.to_string(), "-F", "/dev/null"]);
         for option in [
             "StrictHostKeyChecking=no",

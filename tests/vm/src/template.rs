@@ -53,15 +53,11 @@ impl Template {
         let lock_path = root.join(format!("{name}.lock"));
         let lock =
             File::create(&lock_path).with_context(|| format!("create {}", lock_path.display()))?;
-        lock.lock()
-            .with_context(|| format!("lock {}", lock_path.display()))?;
+        lock.lock().with_context(|| format!("lock {}", lock_path.display()))?;
 
         let dir = root.join(name);
         let key = key(&options)?;
-        let template = Self {
-            dir: dir.clone(),
-            options,
-        };
+        let template = Self { dir: dir.clone(), options };
         if fs::read_to_string(dir.join("key")).is_ok_and(|kept| kept == key) {
             return Ok(template);
         }
@@ -84,17 +80,11 @@ impl Template {
         let qmp = machine.qmp()?;
         share_memory(qmp)?;
         qmp.execute("stop", &json!({}))?;
-        qmp.execute(
-            "migrate",
-            &json!({"uri": format!("exec:cat > {}", state.display())}),
-        )?;
+        qmp.execute("migrate", &json!({"uri": format!("exec:cat > {}", state.display())}))?;
         wait_migrated(qmp)?;
         qmp.execute("quit", &json!({}))?;
         machine.wait_off(MIGRATE)?;
-        for (from, name) in [
-            (machine.disk_file(), "disk.qcow2"),
-            (machine.vars(), "vars.fd"),
-        ] {
+        for (from, name) in [(machine.disk_file(), "disk.qcow2"), (machine.vars(), "vars.fd")] {
             fs::rename(&from, self.dir.join(name))
                 .with_context(|| format!("keep {}", from.display()))?;
         }
@@ -120,10 +110,7 @@ impl Template {
         change(&mut options);
         let mut machine = Machine::prepare(options)?;
         fs::copy(self.dir.join("vars.fd"), machine.vars()).context("copy firmware variables")?;
-        machine.launch(
-            &Memory::Restored(self.dir.join("memory")),
-            &["-incoming", "defer"],
-        )?;
+        machine.launch(&Memory::Restored(self.dir.join("memory")), &["-incoming", "defer"])?;
         let state = self.dir.join("state");
         let qmp = machine.qmp()?;
         share_memory(qmp)?;
@@ -145,11 +132,7 @@ impl Template {
 
 fn share_memory(qmp: &mut Qmp) -> Result<()> {
     let capabilities = json!([{"capability": "x-ignore-shared", "state": true}]);
-    qmp.execute(
-        "migrate-set-capabilities",
-        &json!({"capabilities": capabilities}),
-    )
-    .map(drop)
+    qmp.execute("migrate-set-capabilities", &json!({"capabilities": capabilities})).map(drop)
 }
 
 fn wait_migrated(qmp: &mut Qmp) -> Result<()> {

@@ -64,16 +64,11 @@ fn replay(log: &mut (impl Read + Seek), disk: &File) -> Result<Replayed> {
     for number in 0..entries {
         log.seek(SeekFrom::Start(at)).context("seek")?;
         let mut entry = [0; 32];
-        log.read_exact(&mut entry)
-            .with_context(|| format!("read entry {number}"))?;
+        log.read_exact(&mut entry).with_context(|| format!("read entry {number}"))?;
         let (sector, sectors, flags) = (le64(&entry, 0), le64(&entry, 8), le64(&entry, 16));
-        let length = sectors
-            .checked_mul(sector_size)
-            .context("size of an entry")?;
+        let length = sectors.checked_mul(sector_size).context("size of an entry")?;
         at += sector_size;
-        let place = sector
-            .checked_mul(sector_size)
-            .context("place of an entry")?;
+        let place = sector.checked_mul(sector_size).context("place of an entry")?;
         if flags & FLAG_DISCARD != 0 || sectors == 0 {
             continue;
         }
@@ -82,10 +77,8 @@ fn replay(log: &mut (impl Read + Seek), disk: &File) -> Result<Replayed> {
         }
         let mut data = vec![0; usize::try_from(length).context("size of an entry")?];
         log.seek(SeekFrom::Start(at)).context("seek")?;
-        log.read_exact(&mut data)
-            .with_context(|| format!("read data of entry {number}"))?;
-        disk.write_all_at(&data, place)
-            .with_context(|| format!("write at {place}"))?;
+        log.read_exact(&mut data).with_context(|| format!("read data of entry {number}"))?;
+        disk.write_all_at(&data, place).with_context(|| format!("write at {place}"))?;
         at += length;
         bytes += length;
     }
@@ -129,13 +122,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("write-log-{}", std::process::id()));
         let disk = File::create(&path).unwrap();
         let done = replay(&mut Cursor::new(log), &disk).unwrap();
-        assert_eq!(
-            done,
-            Replayed {
-                entries: 2,
-                bytes: 512
-            }
-        );
+        assert_eq!(done, Replayed { entries: 2, bytes: 512 });
         let content = fs::read(&path).unwrap();
         fs::remove_file(&path).unwrap();
         assert_eq!(content.get(512..1024), Some([7; 512].as_slice()));

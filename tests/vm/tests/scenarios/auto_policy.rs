@@ -16,9 +16,6 @@ fn the_update_is_found_and_taken_in_the_window() -> anyhow::Result<()> {
                 /var/lib/bascule/config.toml && osupdate reload";
     machine.ssh()?.run(edit)?.ok(edit)?;
     guest::wait_back(&mut machine, &boot, 2, guest::FALL_BACK)?;
-    assert_eq!(
-        guest::wait_confirmed(&mut machine, guest::BOOT)?,
-        (2, "b".to_owned())
-    );
+    assert_eq!(guest::wait_confirmed(&mut machine, guest::BOOT)?, (2, "b".to_owned()));
     Ok(())
 }

@@ -22,10 +22,7 @@ fn comes_back(release: &str, why: &str) -> anyhow::Result<()> {
     assert!(text.contains(why), "status does not say {why}: {text}");
     let (_, history) = guest::osupdate(&machine, "history", guest::APPLY)?;
     assert!(history.to_string().contains(&digest), "{history}");
-    assert_eq!(
-        guest::wait_confirmed(&mut machine, guest::BOOT)?,
-        (1, "a".to_owned())
-    );
+    assert_eq!(guest::wait_confirmed(&mut machine, guest::BOOT)?, (1, "a".to_owned()));
     Ok(())
 }
 

@@ -17,24 +17,13 @@ fn boots_and_is_confirmed_under_secure_boot() -> anyhow::Result<()> {
 
 fn boots(secure_boot: bool) -> anyhow::Result<()> {
     let release = artifacts::release("v1")?;
-    let name = if secure_boot {
-        "boot-secure"
-    } else {
-        "boot-healthy"
-    };
-    let options = Options {
-        secure_boot,
-        ..Options::new(name, &release.disk())
-    };
+    let name = if secure_boot { "boot-secure" } else { "boot-healthy" };
+    let options = Options { secure_boot, ..Options::new(name, &release.disk()) };
     let mut machine = Machine::start(options)?;
     let (number, slot) = guest::wait_confirmed(&mut machine, guest::BOOT)?;
     assert_eq!((number, slot.as_str()), (1, "a"));
     let facts = guest::boot_facts(&machine)?;
-    assert_eq!(
-        facts.get("state").and_then(Value::as_str),
-        Some("ok"),
-        "{facts}"
-    );
+    assert_eq!(facts.get("state").and_then(Value::as_str), Some("ok"), "{facts}");
     let enabled = machine.ssh()?.run(
         "od -An -tu1 -j4 /sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c",
     )?;

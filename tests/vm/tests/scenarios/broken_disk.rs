@@ -24,33 +24,22 @@ fn updated(name: &str) -> anyhow::Result<(Machine, Places)> {
 fn an_altered_block_is_stopped_and_the_other_slot_runs() -> anyhow::Result<()> {
     let (mut machine, places) = updated("altered-block")?;
     // The beginning of the root file system: its superblock and directories.
-    let root = Extent {
-        offset: places.slot_b.offset + 4096,
-        size: 1 << 20,
-    };
+    let root = Extent { offset: places.slot_b.offset + 4096, size: 1 << 20 };
     disk::fill(&machine.disk_file(), root, 0x5a)?;
     machine.power_on()?;
-    assert_eq!(
-        guest::wait_confirmed(&mut machine, guest::FALL_BACK)?,
-        (1, "a".to_owned())
-    );
+    assert_eq!(guest::wait_confirmed(&mut machine, guest::FALL_BACK)?, (1, "a".to_owned()));
     Ok(())
 }
 
 #[test]
 fn without_any_record_the_trailers_decide() -> anyhow::Result<()> {
     let (mut machine, places) = updated("no-records")?;
-    let record_places = Extent {
-        offset: places.record.offset + (1 << 20),
-        size: places.record.size - (1 << 20),
-    };
+    let record_places =
+        Extent { offset: places.record.offset + (1 << 20), size: places.record.size - (1 << 20) };
     disk::fill(&machine.disk_file(), record_places, 0)?;
     machine.power_on()?;
     // The higher release, on trial with one try; then confirmed by its own gate.
-    assert_eq!(
-        guest::wait_confirmed(&mut machine, guest::BOOT)?,
-        (2, "b".to_owned())
-    );
+    assert_eq!(guest::wait_confirmed(&mut machine, guest::BOOT)?, (2, "b".to_owned()));
     Ok(())
 }
 

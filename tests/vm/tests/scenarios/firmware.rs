@@ -14,23 +14,11 @@ const SMBIOS: &str = "type=11,value=io.systemd.stub.kernel-cmdline-extra=rdinit=
 fn a_command_line_from_smbios_changes_nothing_that_matters() -> anyhow::Result<()> {
     let disk = artifacts::release("v1")?.disk();
     let extra = vec!["-smbios".to_owned(), SMBIOS.to_owned()];
-    let options = Options {
-        extra,
-        ..Options::new("smbios", &disk)
-    };
+    let options = Options { extra, ..Options::new("smbios", &disk) };
     let mut machine = Machine::start(options)?;
-    assert_eq!(
-        guest::wait_confirmed(&mut machine, guest::BOOT)?,
-        (1, "a".to_owned())
-    );
-    let line = machine
-        .ssh()?
-        .run("cat /proc/cmdline")?
-        .ok("cat /proc/cmdline")?;
-    assert!(
-        !line.contains("rescue.target"),
-        "the loader blanks the strings: {line}"
-    );
+    assert_eq!(guest::wait_confirmed(&mut machine, guest::BOOT)?, (1, "a".to_owned()));
+    let line = machine.ssh()?.run("cat /proc/cmdline")?.ok("cat /proc/cmdline")?;
+    assert!(!line.contains("rescue.target"), "the loader blanks the strings: {line}");
     Ok(())
 }
 
@@ -39,10 +27,7 @@ fn new_firmware_variables_at_every_boot() -> anyhow::Result<()> {
     let disk = artifacts::release("v1")?.disk();
     let mut machine = Machine::start(Options::new("new-vars", &disk))?;
     for _ in 0..2 {
-        assert_eq!(
-            guest::wait_confirmed(&mut machine, guest::BOOT)?,
-            (1, "a".to_owned())
-        );
+        assert_eq!(guest::wait_confirmed(&mut machine, guest::BOOT)?, (1, "a".to_owned()));
         machine.power_cut()?;
         fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", machine.vars())?;
         machine.power_on()?;

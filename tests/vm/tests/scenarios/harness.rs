@@ -16,28 +16,14 @@ fn a_restored_machine_goes_on_and_can_be_reset() -> anyhow::Result<()> {
     fs::create_dir_all(artifacts::work_dir())?;
     let disk = artifacts::work_dir().join("empty.qcow2");
     if !disk.exists() {
-        qemu_img(&[
-            "create",
-            "-q",
-            "-f",
-            "qcow2",
-            &disk.display().to_string(),
-            "64M",
-        ])?;
+        qemu_img(&["create", "-q", "-f", "qcow2", &disk.display().to_string(), "64M"])?;
     }
-    let options = Options {
-        memory_mib: 256,
-        ..Options::new("template-firmware", &disk)
-    };
-    let template = Template::made("firmware", options, |machine| {
-        machine.wait_serial(GREETING, FIRMWARE)
-    })?;
+    let options = Options { memory_mib: 256, ..Options::new("template-firmware", &disk) };
+    let template =
+        Template::made("firmware", options, |machine| machine.wait_serial(GREETING, FIRMWARE))?;
     let mut machine = template.start("harness")?;
     machine.check_running()?;
-    assert!(
-        !machine.serial().contains(GREETING),
-        "the firmware did not start again"
-    );
+    assert!(!machine.serial().contains(GREETING), "the firmware did not start again");
     machine.reset()?;
     machine.wait_serial(GREETING, FIRMWARE)?;
     machine.power_cut()?;

@@ -18,9 +18,6 @@ fn a_trial_with_the_cable_out_is_confirmed() -> anyhow::Result<()> {
     machine.route_registry(None)?;
     machine.wait_serial(guest::CONFIRMED, guest::BOOT)?;
     machine.set_link(true)?;
-    assert_eq!(
-        guest::wait_confirmed(&mut machine, guest::BOOT)?,
-        (2, "b".to_owned())
-    );
+    assert_eq!(guest::wait_confirmed(&mut machine, guest::BOOT)?, (2, "b".to_owned()));
     Ok(())
 }

@@ -28,11 +28,7 @@ fn cut_during_the_stream_boots_what_ran_and_resumes() -> anyhow::Result<()> {
         assert_eq!(guest::wait_confirmed(&mut machine, guest::BOOT)?.0, 1);
         let (_, status) = guest::osupdate(&machine, "status", guest::APPLY)?;
         let other = status.pointer("/other/state").and_then(Value::as_str);
-        assert_eq!(
-            other,
-            Some("writing"),
-            "a half-written slot is shown as such: {status}"
-        );
+        assert_eq!(other, Some("writing"), "a half-written slot is shown as such: {status}");
         let (code, answer) = guest::osupdate(&machine, "rollback", guest::APPLY)?;
         assert_eq!(code, 2, "a half-written slot is refused: {answer}");
     }
@@ -60,18 +56,12 @@ fn cut_right_after_apply_boots_the_new_release() -> anyhow::Result<()> {
     let flushed = machine.dir().join("flushed.raw");
     template.disk(&base)?;
     let replayed = write_log::flushed_disk(&base, &machine.write_log_file(), &flushed)?;
-    assert!(
-        replayed.bytes > 100_000_000,
-        "the log holds the slot: {replayed:?}"
-    );
+    assert!(replayed.bytes > 100_000_000, "the log holds the slot: {replayed:?}");
     // Its folder stays, and with it what was made there.
     drop(machine);
     std::fs::remove_file(&base)?;
     let mut machine = Machine::start(Options::new("cut-after-boot", &flushed))?;
-    assert_eq!(
-        guest::wait_confirmed(&mut machine, guest::BOOT)?,
-        (2, "b".to_owned())
-    );
+    assert_eq!(guest::wait_confirmed(&mut machine, guest::BOOT)?, (2, "b".to_owned()));
     drop(machine);
     std::fs::remove_file(&flushed)?;
     Ok(())

@@ -22,10 +22,7 @@ fn what_the_manifest_gives_away_is_refused_before_the_slot_is_touched() -> Resul
     let machine = Template::of_release("v1")?.start("refusals")?;
     machine.route_registry(Some(registry.port()))?;
     let before = other_slot(&machine)?;
-    let (ours, stranger) = (
-        artifacts::key("update.key")?,
-        artifacts::key("stranger.key")?,
-    );
+    let (ours, stranger) = (artifacts::key("update.key")?, artifacts::key("stranger.key")?);
     let good = Image::of(&artifacts::release("v2")?)?;
 
     refused(&machine, &registry, &good, "unsigned")?;
@@ -71,10 +68,7 @@ fn a_damaged_layer_is_found_before_the_flip() -> Result<()> {
     let whole = fs::read(&blob)?;
 
     let middle = whole.len() as u64 / 2;
-    File::options()
-        .write(true)
-        .open(&blob)?
-        .write_all_at(&[0xa5; 64], middle)?;
+    File::options().write(true).open(&blob)?.write_all_at(&[0xa5; 64], middle)?;
     damaged(&machine, "altered")?;
 
     fs::write(&blob, whole.get(..whole.len() / 2).unwrap_or_default())?;
@@ -94,13 +88,9 @@ fn a_tag_that_moves_during_an_apply_changes_nothing() -> Result<()> {
     let first = registry.digest(TAG)?;
     let machine = Template::of_release("v1")?.start("tag-moves")?;
     machine.route_registry(Some(registry.port()))?;
-    let client = machine
-        .ssh()?
-        .spawn("osupdate apply --json", guest::APPLY)?;
+    let client = machine.ssh()?.spawn("osupdate apply --json", guest::APPLY)?;
     wait::until("the layer to be asked for", guest::APPLY, || {
-        let asked = registry
-            .log()
-            .contains(&format!("GET /v2/{REPOSITORY}/blobs/"));
+        let asked = registry.log().contains(&format!("GET /v2/{REPOSITORY}/blobs/"));
         Ok(asked.then_some(()))
     })?;
     registry.publish(&artifacts::release("unhealthy")?)?;
@@ -108,10 +98,7 @@ fn a_tag_that_moves_during_an_apply_changes_nothing() -> Result<()> {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(0), "{said}");
     let (_, status) = guest::osupdate(&machine, "status", guest::APPLY)?;
-    assert!(
-        status.to_string().contains(&first),
-        "{first} is what was verified: {status}"
-    );
+    assert!(status.to_string().contains(&first), "{first} is what was verified: {status}");
     Ok(())
 }
 
@@ -120,14 +107,8 @@ fn refused(machine: &Machine, registry: &Registry, image: &Image, word: &str) ->
     registry.publish_image(image)?;
     let (code, answer) = guest::osupdate(machine, "apply", guest::APPLY)?;
     let said = answer.to_string();
-    ensure!(
-        code == REFUSED,
-        "expected a refusal for {word}: {code} {said}"
-    );
-    ensure!(
-        said.contains(word),
-        "the message does not say {word}: {said}"
-    );
+    ensure!(code == REFUSED, "expected a refusal for {word}: {code} {said}");
+    ensure!(said.contains(word), "the message does not say {word}: {said}");
     Ok(())
 }
 
@@ -143,8 +124,5 @@ fn damaged(machine: &Machine, how: &str) -> Result<()> {
 
 fn other_slot(machine: &Machine) -> Result<Value> {
     let (_, status) = guest::osupdate(machine, "status", guest::APPLY)?;
-    status
-        .get("other")
-        .cloned()
-        .context("status without the other slot")
+    status.get("other").cloned().context("status without the other slot")
 }

@@ -14,10 +14,7 @@ use vm_tests::template::Template;
 use vm_tests::{artifacts, guest};
 
 /// The ESP begins at 1 MiB on every disk of ours, and is this long.
-const ESP: Extent = Extent {
-    offset: 1 << 20,
-    size: 512 << 20,
-};
+const ESP: Extent = Extent { offset: 1 << 20, size: 512 << 20 };
 
 #[test]
 fn copies_keep_the_digest_and_a_lost_signature_is_named() -> Result<()> {
@@ -33,12 +30,7 @@ fn copies_keep_the_digest_and_a_lost_signature_is_named() -> Result<()> {
     };
     let in_folder = format!("oci:{}:{TAG}", folder.display());
     skopeo(&["copy", &in_registry(&first, TAG), &in_folder])?;
-    skopeo(&[
-        "copy",
-        "--preserve-digests",
-        &in_folder,
-        &in_registry(&second, TAG),
-    ])?;
+    skopeo(&["copy", "--preserve-digests", &in_folder, &in_registry(&second, TAG)])?;
     assert_eq!(second.digest(TAG)?, digest);
 
     let mut machine = Template::of_release("v1")?.start("copies")?;
@@ -52,11 +44,7 @@ fn copies_keep_the_digest_and_a_lost_signature_is_named() -> Result<()> {
     );
 
     let signature = Image::of(&artifacts::release("v2")?)?.signature_tag();
-    skopeo(&[
-        "copy",
-        &in_registry(&first, &signature),
-        &in_registry(&second, &signature),
-    ])?;
+    skopeo(&["copy", &in_registry(&first, &signature), &in_registry(&second, &signature)])?;
     let (code, answer) = guest::osupdate(&machine, "apply", guest::APPLY)?;
     assert_eq!(code, 0, "{answer}");
     assert_eq!(guest::reboot_confirmed(&mut machine)?.0, 2);
@@ -71,10 +59,7 @@ fn a_recursive_copy_carries_the_signature_along() -> Result<()> {
     let oras = artifacts::foreign_tool("oras")?;
     let options = ["--from-plain-http", "--to-plain-http"];
     let (from, to) = (name(&first), name(&second));
-    tool(
-        &show(&oras),
-        &["cp", "-r", options[0], options[1], &from, &to],
-    )?;
+    tool(&show(&oras), &["cp", "-r", options[0], options[1], &from, &to])?;
     assert_eq!(second.digest(TAG)?, first.digest(TAG)?);
 
     let cosign = artifacts::foreign_tool("cosign")?;
@@ -114,17 +99,11 @@ fn tables_file_systems_and_trees_are_as_stock_tools_want_them() -> Result<()> {
     let layer = Image::of(&release)?.layer;
     let unpacked = folder.join("unpacked");
     fs::create_dir_all(&unpacked)?;
-    tool(
-        "tar",
-        &["--zstd", "-xf", &show(&layer), "-C", &show(&unpacked)],
-    )?;
+    tool("tar", &["--zstd", "-xf", &show(&layer), "-C", &show(&unpacked)])?;
     let same = fs::read(unpacked.join("slot.img"))? == fs::read(release.slot())?;
     assert!(same, "tar unpacks the layer to the slot image");
     let signed = release.dir.join("recovery.efi");
-    tool(
-        "sbverify",
-        &["--cert", &show(&artifacts::key("sb.crt")?), &show(&signed)],
-    )?;
+    tool("sbverify", &["--cert", &show(&artifacts::key("sb.crt")?), &show(&signed)])?;
     fs::remove_dir_all(&folder)?;
     Ok(())
 }
@@ -137,20 +116,14 @@ fn skopeo(words: &[&str]) -> Result<String> {
 }
 
 fn tool(name: &str, words: &[&str]) -> Result<String> {
-    let output = Command::new(name)
-        .args(words)
-        .output()
-        .with_context(|| format!("start {name}"))?;
+    let output =
+        Command::new(name).args(words).output().with_context(|| format!("start {name}"))?;
     let said = format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-    ensure!(
-        output.status.success(),
-        "{name} {}: {said}",
-        words.join(" ")
-    );
+    ensure!(output.status.success(), "{name} {}: {said}", words.join(" "));
     Ok(said)
 }
 

@@ -16,9 +16,7 @@ fn peak_rss(release: &str) -> anyhow::Result<u64> {
     let (code, answer) = guest::osupdate(&machine, "apply", guest::APPLY)?;
     assert_eq!(code, 0, "{answer}");
     let (_, status) = guest::osupdate(&machine, "status", guest::APPLY)?;
-    let peak = status
-        .pointer("/updater/peak_rss_bytes")
-        .and_then(Value::as_u64);
+    let peak = status.pointer("/updater/peak_rss_bytes").and_then(Value::as_u64);
     peak.ok_or_else(|| anyhow::anyhow!("no peak in {status}"))
 }
 
@@ -26,10 +24,7 @@ fn peak_rss(release: &str) -> anyhow::Result<u64> {
 fn memory_is_bounded_and_the_same_for_two_sizes() -> anyhow::Result<()> {
     let (small, big) = (peak_rss("v2")?, peak_rss("big")?);
     println!("peak RSS {small} and {big} bytes");
-    assert!(
-        small <= RSS_BYTES_MAX && big <= RSS_BYTES_MAX,
-        "{small} {big}"
-    );
+    assert!(small <= RSS_BYTES_MAX && big <= RSS_BYTES_MAX, "{small} {big}");
     assert!(big.abs_diff(small) <= RSS_BYTES_APART, "{small} {big}");
     Ok(())
 }
