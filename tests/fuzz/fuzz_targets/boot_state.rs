@@ -47,6 +47,8 @@ fuzz_target!(|data: &[u8]| {
             10 => Event::Rollback,
             11 => Event::Force { digest },
             12 => Event::AskReboot,
+            13 => Event::Started { nonce: [*byte; 16], watchdog: 1 },
+            14 => Event::Scrubbed,
             _ => Event::RaiseFloor { secver: u32::from(*byte) },
         };
         if let Ok(next) = step(&record, running, event) {
