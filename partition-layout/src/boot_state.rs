@@ -1,23 +1,25 @@
 //! Which slot starts next, and why: the slot rules.
 //!
 //! Pure: no clock, no disk. Everything that happens to a machine's choice of slot is an [`Event`];
-//! [`step`] is the one match over them. What the loader does before any event is [`LoaderPlan`].
+//! [`step`] is the one match over them. What the loader does before any event is
+//! [`crate::loader_plan`], whose names are found here too.
 //! A returned record must be durable before the caller acts on it.
 //!
 //! # Invariants
 //! - A slot is disarmed only while the other one runs and was confirmed in this boot.
 //! - A trial starts only with its try already taken off; tries and refunds together only fall, and
-//!   nothing but [`Event::Arm`] raises them.
+//!   nothing but [`Event::Arm`] and [`Event::Rollback`] raises them.
 //! - A fault ranks a slot and never erases it.
-//! - A power cut alone adds no fault to a proven slot.
+//! - A power cut alone adds no fault to a proven slot that has none.
 //! - A digest in quarantine is armed only after [`Event::Force`], or by the operator's rollback
 //!   when it was an operator who left it.
+
+pub use crate::loader_plan::{ABSURD_S, Choice, LoaderPlan, OVERDUE_S, Reason, Start, factory};
 
 use crate::record::{
     Cause, Content, Fault, LastStart, Quarantined, Record, SlotRecord, Stage, Target,
 };
 use crate::slot::Slot;
-use alloc::vec::Vec;
 use core::fmt;
 
 /// Tries of a fresh trial.
@@ -28,11 +30,6 @@ pub const REFUNDS: u8 = 8;
 pub const ASKS_MAX: u8 = 3;
 /// Overdue starts in a row that count as evidence.
 pub const OVERDUE_MAX: u8 = 3;
-/// A start that neither confirmed nor stopped within this many seconds was overdue: longer than the
-/// gate's deadline and the slowest boot.
-pub const OVERDUE_S: u64 = 600;
-/// Differences of the clock above this are absurd: the machine was off, or the clock jumped.
-pub const ABSURD_S: u64 = 24 * 3600;
 /// So many spent trials of one digest speak against the release; fewer may have been power cuts.
 pub const SPENT_MAX: u8 = 3;
 
@@ -60,7 +57,11 @@ pub enum Blame {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// os-init runs (os-init): stores the loader's last write again, with the watchdog's status.
+    /// Where that write is not on the disk, this one takes its place: nothing of an earlier boot,
+    /// above all not its confirmation, is taken for this one's.
     Started {
+        /// This boot's nonce, as the loader published it.
+        nonce: [u8; 16],
         /// The watchdog's boot status; 0 is unknown.
         watchdog: u32,
     },
@@ -83,6 +84,9 @@ pub enum Event {
     Disarm,
     /// The other slot was written and read back (updater).
     Seal(ImageFacts),
+    /// The other slot was read back whole once more and equals its signed hash (updater): a load
+    /// fault is cleared.
+    Scrubbed,
     /// The other slot shall be tried at the next start (updater, operator).
     Arm,
     /// Back to the other slot (operator).
@@ -176,9 +180,9 @@ pub fn step(record: &Record, running: Slot, event: Event) -> Result<Step, Refuse
     let mut next = record.clone();
     let other = running.other();
     let action = match event {
-        Event::Started { watchdog } => {
+        Event::Started { nonce, watchdog } => {
+            started(&mut next, running, nonce);
             next.last.watchdog = watchdog;
-            next.last.stage = next.last.stage.max(Stage::Init);
             Action::None
         }
         Event::GateOpen => {
@@ -193,6 +197,8 @@ pub fn step(record: &Record, running: Slot, event: Event) -> Result<Step, Refuse
             next.last.overdue = 0;
             condemn(&mut next, running, Cause::Overdue)
         }
+        // A stop that was asked for twice refunds once.
+        Event::CleanStop if next.last.stage == Stage::Clean => Action::None,
         Event::CleanStop => {
             next.last.stage = Stage::Clean;
             if next.trial == Some(running) && next.clean > 0 {
@@ -207,6 +213,15 @@ pub fn step(record: &Record, running: Slot, event: Event) -> Result<Step, Refuse
                 return Err(Refused::NotDisarmed);
             }
             *next.slot_mut(other) = sealed(facts);
+            Action::None
+        }
+        Event::Scrubbed => {
+            if next.slot(other).content != Content::Sealed {
+                return Err(Refused::NotSealed);
+            }
+            if next.slot(other).fault == Fault::Load {
+                clear_fault(next.slot_mut(other));
+            }
             Action::None
         }
         Event::Arm => arm(&mut next, running)?,
@@ -243,6 +258,32 @@ pub fn sealed(facts: ImageFacts) -> SlotRecord {
     }
 }
 
+fn clear_fault(slot: &mut SlotRecord) {
+    slot.fault = Fault::None;
+    slot.cause = Cause::Unknown;
+    slot.counted = false;
+}
+
+fn started(next: &mut Record, running: Slot, nonce: [u8; 16]) {
+    if next.nonce == nonce {
+        next.last.stage = next.last.stage.max(Stage::Init);
+        return;
+    }
+    next.nonce = nonce;
+    next.confirmed_this_boot = false;
+    next.last = LastStart {
+        target: Some(Target::Slot(running)),
+        stage: Stage::Init,
+        overdue: 0,
+        watchdog: 0,
+        // When the loader started it is not known here.
+        rtc_s: 0,
+    };
+    if next.trial == Some(running) {
+        next.tries = next.tries.saturating_sub(1);
+    }
+}
+
 fn confirm(next: &mut Record, running: Slot) -> Action {
     next.last.stage = next.last.stage.max(Stage::Confirmed);
     next.last.overdue = 0;
@@ -252,15 +293,11 @@ fn confirm(next: &mut Record, running: Slot) -> Action {
     next.confirmed_this_boot = true;
     next.default = running;
     if next.trial == Some(running) {
-        next.trial = None;
-        next.tries = 0;
-        next.clean = 0;
+        next.end_trial();
     }
     let slot = next.slot_mut(running);
     slot.proven = true;
-    slot.fault = Fault::None;
-    slot.cause = Cause::Unknown;
-    slot.counted = false;
+    clear_fault(slot);
     // Only now is it known that the other release failed by itself: this one works on the same
     // machine with the same state.
     let other = *next.slot(running.other());
@@ -278,9 +315,7 @@ fn condemn(next: &mut Record, running: Slot, cause: Cause) -> Action {
     slot.cause = cause;
     slot.counted = false;
     if next.trial == Some(running) {
-        next.trial = None;
-        next.tries = 0;
-        next.clean = 0;
+        next.end_trial();
     }
     if other.content == Content::Sealed && other.fault < Fault::Evidence {
         Action::Reboot
@@ -296,9 +331,7 @@ fn disarm(next: &mut Record, running: Slot) -> Result<Action, Refused> {
     if next.default != running || !next.confirmed_this_boot {
         return Err(Refused::NotConfirmed);
     }
-    next.trial = None;
-    next.tries = 0;
-    next.clean = 0;
+    next.end_trial();
     *next.slot_mut(running.other()) = SlotRecord { content: Content::Writing, ..SlotRecord::EMPTY };
     Ok(Action::None)
 }
@@ -329,10 +362,9 @@ fn start_trial(next: &mut Record, slot: Slot) {
     next.tries = TRIES;
     next.clean = REFUNDS;
     next.asks = 0;
-    let slot = next.slot_mut(slot);
-    slot.fault = Fault::None;
-    slot.cause = Cause::Unknown;
-    slot.counted = false;
+    // The way back is the slot that runs, also where it was a fallback that is not confirmed yet.
+    next.default = slot.other();
+    clear_fault(next.slot_mut(slot));
 }
 
 fn rollback(next: &mut Record, running: Slot) -> Result<Action, Refused> {
@@ -340,9 +372,7 @@ fn rollback(next: &mut Record, running: Slot) -> Result<Action, Refused> {
         // Running on trial, or only armed: the trial ends, and its digest is held.
         let digest = next.slot(trial).digest;
         hold(next, &digest, Cause::Operator);
-        next.trial = None;
-        next.tries = 0;
-        next.clean = 0;
+        next.end_trial();
         return Ok(if trial == running { Action::Reboot } else { Action::None });
     }
     if next.default != running || !next.confirmed_this_boot {
@@ -379,25 +409,21 @@ pub fn holds(record: &Record, digest: &[u8; 32]) -> Option<Cause> {
 }
 
 /// Puts a digest into quarantine, or counts it once more. The entry with the lowest count makes
-/// room when all are taken; a digest of zeros is no digest.
+/// room when all are taken, the oldest of several; a digest of zeros is no digest.
 fn hold(next: &mut Record, digest: &[u8; 32], cause: Cause) {
-    let Some(prefix) = digest.first_chunk::<16>().copied().filter(|prefix| *prefix != [0; 16])
-    else {
-        return;
-    };
+    let prefix = digest.first_chunk::<16>().copied();
+    let Some(prefix) = prefix.filter(|prefix| *prefix != [0; 16]) else { return };
     let count = next.quarantined(digest).map_or(0, |entry| entry.count).saturating_add(1);
-    let same = next.quarantine.iter().position(|e| e.is_some_and(|e| e.prefix == prefix));
-    let free = next.quarantine.iter().position(Option::is_none);
-    let weakest = next
-        .quarantine
-        .iter()
-        .enumerate()
-        .min_by_key(|(_, entry)| entry.map_or(0, |entry| entry.count))
-        .map(|(index, _)| index);
-    if let Some(index) = same.or(free).or(weakest)
-        && let Some(place) = next.quarantine.get_mut(index)
-    {
-        *place = Some(Quarantined { prefix, cause, count });
+    // The low half is enough to tell older from newer.
+    let generation = (next.generation & u64::from(u32::MAX)) as u32;
+    let same = |entry: &Option<Quarantined>| entry.is_some_and(|entry| entry.prefix == prefix);
+    let index = next.quarantine.iter().position(same).or_else(|| {
+        let weight = |entry: Option<Quarantined>| entry.map(|e| (e.count, e.generation));
+        let places = next.quarantine.iter().enumerate();
+        places.min_by_key(|(_, entry)| weight(**entry)).map(|(index, _)| index)
+    });
+    if let Some(place) = index.and_then(|index| next.quarantine.get_mut(index)) {
+        *place = Some(Quarantined { prefix, cause, count, generation });
     }
 }
 

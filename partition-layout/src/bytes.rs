@@ -31,11 +31,12 @@ pub fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     }
 }
 
+static CRC32C: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
+
 /// CRC-32C (Castagnoli), as in the record, the slot header and the trailer.
 #[must_use]
 pub fn crc32c(parts: &[&[u8]]) -> u32 {
-    let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
-    let mut digest = crc.digest();
+    let mut digest = CRC32C.digest();
     for part in parts {
         digest.update(part);
     }

@@ -166,6 +166,10 @@ pub fn base64_decode(text: &str) -> Option<Vec<u8>> {
         }
         let missing = 4 - chunk.len();
         bits <<= 6 * u32::try_from(missing).ok()?;
+        // One value has one text: the bits behind the last byte are zero.
+        if bits & ((1 << (8 * missing)) - 1) != 0 {
+            return None;
+        }
         let [_, a, b, c] = bits.to_be_bytes();
         out.extend([a, b, c].into_iter().take(3 - missing));
     }

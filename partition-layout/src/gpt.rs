@@ -94,8 +94,10 @@ pub enum Error<E> {
     Invalid(Invalid, Invalid),
 }
 
+static CRC32: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
+
 fn crc32(bytes: &[u8]) -> u32 {
-    crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(bytes)
+    CRC32.checksum(bytes)
 }
 
 /// What a header says, checked by itself.
@@ -110,6 +112,26 @@ struct Header {
     count: u32,
     entry_size: u32,
     entries_crc: u32,
+}
+
+impl Header {
+    /// Whether both copies, each with so many sectors of entries, and all that a partition may use
+    /// lie on a disk of `sectors` and apart from each other. Then such a table can be written, too.
+    fn is_inside(&self, sectors: u64, entries: u64) -> bool {
+        let end = self.mine.max(self.other);
+        let before = |at: u64, limit: u64| at.checked_add(entries).is_some_and(|e| e <= limit);
+        let own_entries = if self.mine == 1 {
+            self.entries_at >= 2 && before(self.entries_at, self.first_usable)
+        } else {
+            self.entries_at > self.last_usable && before(self.entries_at, self.mine)
+        };
+        self.mine.min(self.other) == 1
+            && end < sectors
+            && self.first_usable <= self.last_usable
+            && before(2, self.first_usable)
+            && self.last_usable.checked_add(1).is_some_and(|at| before(at, end))
+            && own_entries
+    }
 }
 
 fn parse_header(sector: &[u8], at: u64) -> Result<Header, Invalid> {
@@ -181,9 +203,7 @@ fn read_copy<D: Disk>(disk: &mut D, at: u64) -> Result<Result<Table, Invalid>, D
     };
     let size = header.count as usize * ENTRY_SIZE;
     let padded = size.next_multiple_of(sector.len());
-    let end = header.entries_at.checked_add((padded / sector.len()) as u64);
-    let on_disk = end.is_some_and(|end| end <= sectors) && header.entries_at >= 2;
-    if !on_disk || header.last_usable >= sectors || header.first_usable > header.last_usable {
+    if !header.is_inside(sectors, (padded / sector.len()) as u64) {
         return Ok(Err(Invalid::Bounds));
     }
     let mut bytes = vec![0; padded];

@@ -3,9 +3,9 @@
 //! Pure: no clock, no disk, no printing, no `unsafe`. The loader, os-init, the updater, the builder
 //! and the tests all use this one crate, so that what is tested is what runs.
 //!
-//! Reading order: [`slot`], [`layout`], [`record`], [`boot_state`] (the slot rules), [`places`]
-//! (where the record lies and how it is stored), [`slot_image`], [`verity`], [`frames`],
-//! [`labels`], [`boot_variable`], [`gpt`], [`disk`].
+//! Reading order: [`slot`], [`layout`], [`record`], [`boot_state`] and [`loader_plan`] (the slot
+//! rules), [`places`] (where the record lies and how it is stored), [`slot_image`], [`verity`],
+//! [`frames`], [`labels`], [`boot_variable`], [`gpt`], [`disk`].
 #![no_std]
 
 extern crate alloc;
@@ -19,6 +19,7 @@ pub mod gpt;
 pub mod guid;
 pub mod labels;
 pub mod layout;
+pub mod loader_plan;
 pub mod places;
 pub mod record;
 pub mod slot;

@@ -66,10 +66,9 @@ pub enum Error<E> {
     NotOurs,
     /// Reading failed.
     Read(E),
-    /// No place took the record; the newest one before is still there.
+    /// No place took the record, or the generations are used up; the newest one before is still
+    /// there.
     NoPlaceWritable,
-    /// The record on disk is no longer the one that the change was made from.
-    Changed,
 }
 
 /// What the places hold.
@@ -123,17 +122,22 @@ pub fn load<D: Disk>(disk: &mut D) -> Result<Loaded, Error<D::Error>> {
 
 /// Makes `next` the newest record and returns it as stored: one generation later, read back.
 ///
-/// Does not check that the step was allowed; that is [`crate::boot_state`]'s part.
+/// `loaded` must be what the places hold now: load anew after each store, else the newest place is
+/// overwritten. Does not check that the step was allowed; that is [`crate::boot_state`]'s part.
 ///
 /// # Errors
-/// [`Error::NoPlaceWritable`] when no place but the newest takes it.
+/// [`Error::NoPlaceWritable`] when no place but the newest takes it. A place whose flush or read
+/// back failed may hold it all the same: nobody acts on it, and the next load says what is true.
 pub fn store<D: Disk>(
     disk: &mut D,
     loaded: &Loaded,
     next: &Record,
 ) -> Result<Record, Error<D::Error>> {
     let newest = loaded.newest.as_ref();
-    let generation = newest.map_or(0, |(_, record)| record.generation).max(next.generation) + 1;
+    let before = newest.map_or(0, |(_, record)| record.generation).max(next.generation);
+    // Nobody writes that often: such a number is not ours, and the largest one is invalid.
+    let generation =
+        before.checked_add(1).filter(|g| *g != u64::MAX).ok_or(Error::NoPlaceWritable)?;
     let mut record = Record { generation, disk_id: loaded.disk_id, ..next.clone() };
     let bytes = record.encode();
     record.raw = bytes;

@@ -31,7 +31,8 @@
 //!
 //! Slot: content u8 (0 empty, 1 writing, 2 sealed), proven u8, fault u8 (0 none, 1 spent, 2 load,
 //! 3 evidence), cause u8, security version u32, release u64, manifest digest 32, counted u8 (the
-//! fault is already in the quarantine), 15 of later versions. Quarantine: digest prefix 16 (zero = free), reason u8, count u8, 6 zero.
+//! fault is already in the quarantine), 15 of later versions. Quarantine: digest prefix 16 (zero = free), reason u8, count u8,
+//! generation u32, 2 zero.
 //!
 //! All integers are little-endian. Bytes that this version does not name are kept as they were
 //! read. A value that this version does not know is read as the one that is safe: a content as
@@ -234,6 +235,9 @@ pub struct Quarantined {
     pub cause: Cause,
     /// How often.
     pub count: u8,
+    /// The record's generation when it was last counted, its low 32 bits: of two entries with the
+    /// same count the older one makes room.
+    pub generation: u32,
 }
 
 /// The boot record.
@@ -337,6 +341,13 @@ impl Record {
         &mut self.slots[slot.index()]
     }
 
+    /// No slot is on trial any more.
+    pub(crate) fn end_trial(&mut self) {
+        self.trial = None;
+        self.tries = 0;
+        self.clean = 0;
+    }
+
     /// The quarantine entry of a manifest digest.
     #[must_use]
     pub fn quarantined(&self, digest: &[u8; 32]) -> Option<Quarantined> {
@@ -377,10 +388,11 @@ impl Record {
         }
         for (index, entry) in self.quarantine.iter().enumerate() {
             let at = QUARANTINE_AT + index * QUARANTINE_SIZE;
-            let (prefix, cause, count) =
-                entry.map_or(([0; 16], 0, 0), |e| (e.prefix, e.cause as u8, e.count));
+            let (prefix, cause, count, since) = entry
+                .map_or(([0; 16], 0, 0, 0), |e| (e.prefix, e.cause as u8, e.count, e.generation));
             put(&mut out, at, &prefix);
             put(&mut out, at + 16, &[cause, count]);
+            put(&mut out, at + 18, &since.to_le_bytes());
         }
         let crc = crc32c(&[&out]);
         put(&mut out, 12, &crc.to_le_bytes());
@@ -488,5 +500,7 @@ fn decode_slot(raw: &[u8; RECORD_SIZE], at: usize) -> SlotRecord {
 fn decode_quarantined(raw: &[u8; RECORD_SIZE], at: usize) -> Option<Quarantined> {
     let prefix: [u8; 16] = array(raw, at)?;
     let [cause, count] = array(raw, at + 16)?;
-    (prefix != [0; 16]).then_some(Quarantined { prefix, cause: Cause::from_byte(cause), count })
+    let generation = u32_at(raw, at + 18)?;
+    let cause = Cause::from_byte(cause);
+    (prefix != [0; 16]).then_some(Quarantined { prefix, cause, count, generation })
 }

@@ -22,7 +22,6 @@ const HASHES_PER_BLOCK: usize = BLOCK_SIZE / HASH_SIZE;
 /// Hashes blocks in order; holds the tree, never the data.
 #[derive(Debug, Clone)]
 pub struct TreeBuilder {
-    salt: [u8; 32],
     leaves: Vec<u8>,
     salted: Sha256,
 }
@@ -44,7 +43,7 @@ impl TreeBuilder {
     pub fn new(salt: [u8; 32]) -> Self {
         let mut salted = Sha256::new();
         salted.update(salt);
-        Self { salt, leaves: Vec::new(), salted }
+        Self { leaves: Vec::new(), salted }
     }
 
     /// Adds data; its length must be a multiple of 4096 bytes, a last part of a block is dropped.
@@ -74,7 +73,6 @@ impl TreeBuilder {
         }
         let root = hashes.first_chunk().copied().unwrap_or_default();
         let bytes = levels.into_iter().rev().flatten().collect();
-        let _ = self.salt;
         Tree { root, bytes, data_blocks }
     }
 }

@@ -114,7 +114,8 @@ impl Loop {
         // Ctrl-Alt-Del comes as a signal and is an ordinary reboot.
         let _ = nix::sys::reboot::set_cad_enabled(false);
         let listener = listen();
-        self.tell_record(Event::Started { watchdog: boot_status });
+        let nonce = partition_layout::verity::unhex(&self.facts.boot_id).unwrap_or_default();
+        self.tell_record(Event::Started { nonce, watchdog: boot_status });
         self.tell_record(Event::GateOpen);
         say("starting containerd and the services");
         loop {

@@ -3,7 +3,7 @@
 //! | request | meaning |
 //! |---|---|
 //! | `get` | the newest record |
-//! | `started N`, `gate-open`, `confirm`, `gate-failed slot`, `gate-failed state`, `verity-error`, `overdue`, `clean-stop`, `disarm`, `seal RELEASE SECVER DIGEST`, `arm`, `rollback`, `force DIGEST`, `ask-reboot`, `raise-floor N` | perform the event of [`partition_layout::boot_state::Event`] |
+//! | `started NONCE N`, `gate-open`, `confirm`, `gate-failed slot`, `gate-failed state`, `verity-error`, `overdue`, `clean-stop`, `disarm`, `seal RELEASE SECVER DIGEST`, `scrubbed`, `arm`, `rollback`, `force DIGEST`, `ask-reboot`, `raise-floor N` | perform the event of [`partition_layout::boot_state::Event`] |
 //!
 //! | answer | meaning |
 //! |---|---|
@@ -47,7 +47,7 @@ impl Request {
             Self::Apply(event) => event,
         };
         match event {
-            Event::Started { watchdog } => format!("started {watchdog}\n"),
+            Event::Started { nonce, watchdog } => format!("started {} {watchdog}\n", hex(nonce)),
             Event::GateOpen => "gate-open\n".into(),
             Event::Confirm => "confirm\n".into(),
             Event::GateFailed { blame: Blame::Slot } => "gate-failed slot\n".into(),
@@ -59,6 +59,7 @@ impl Request {
             Event::Seal(ImageFacts { release, secver, digest }) => {
                 format!("seal {release} {secver} {}\n", hex(digest))
             }
+            Event::Scrubbed => "scrubbed\n".into(),
             Event::Arm => "arm\n".into(),
             Event::Rollback => "rollback\n".into(),
             Event::Force { digest } => format!("force {}\n", hex(digest)),
@@ -73,7 +74,9 @@ impl Request {
         let words: Vec<&str> = line.trim_end_matches('\n').split(' ').collect();
         let event = match words.as_slice() {
             ["get"] => return Some(Self::Get),
-            ["started", watchdog] => Event::Started { watchdog: watchdog.parse().ok()? },
+            ["started", nonce, watchdog] => {
+                Event::Started { nonce: unhex(nonce)?, watchdog: watchdog.parse().ok()? }
+            }
             ["gate-open"] => Event::GateOpen,
             ["confirm"] => Event::Confirm,
             ["gate-failed", "slot"] => Event::GateFailed { blame: Blame::Slot },
@@ -87,6 +90,7 @@ impl Request {
                 secver: secver.parse().ok()?,
                 digest: unhex(digest)?,
             }),
+            ["scrubbed"] => Event::Scrubbed,
             ["arm"] => Event::Arm,
             ["rollback"] => Event::Rollback,
             ["force", digest] => Event::Force { digest: unhex(digest)? },
@@ -149,13 +153,14 @@ mod tests {
     fn every_request_comes_back() {
         let facts = ImageFacts { release: 7, secver: 2, digest: [0xab; 32] };
         for event in [
-            Event::Started { watchdog: 32 },
+            Event::Started { nonce: [7; 16], watchdog: 32 },
             Event::GateOpen,
             Event::Confirm,
             Event::GateFailed { blame: Blame::Slot },
             Event::GateFailed { blame: Blame::State },
             Event::VerityError,
             Event::Overdue,
+            Event::Scrubbed,
             Event::CleanStop,
             Event::Disarm,
             Event::Seal(facts),
