@@ -4,7 +4,7 @@
 //! value that was verified names its digest. There is no other constructor.
 
 use crate::digest::Digest;
-use crate::oci::{Descriptor, Document, Index, Manifest, OciError};
+use crate::oci::{Descriptor, Document, Manifest, OciError};
 use crate::trust::{NotVouched, TrustRoots};
 use crate::{bundle, simple_signing};
 
@@ -79,10 +79,16 @@ impl Verified<Digest> {
     }
 }
 
-impl Verified<Index> {
-    /// The digest of the one manifest for `architecture`, vouched for by the index.
-    pub fn select(&self, architecture: &str) -> Option<Verified<Digest>> {
-        self.value.select(architecture).map(|entry| self.with(entry.digest))
+impl Verified<Document> {
+    /// Where this is an index: the digest of the one manifest for `architecture` (`amd64`),
+    /// vouched for by the index.
+    pub fn image(&self, architecture: &str) -> Option<Verified<Digest>> {
+        match &self.value {
+            Document::Index(index) => {
+                index.select(architecture).map(|entry| self.with(entry.digest))
+            }
+            Document::Manifest(_) => None,
+        }
     }
 }
 

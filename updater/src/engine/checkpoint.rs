@@ -1,0 +1,131 @@
+//! How far the writing of a slot came, so that it goes on after a crash or a reboot.
+//!
+//! A file on the state partition: a first line that names slot and image, then one line with the
+//! sha256 of each frame that was flushed to the slot. The file is a hint and never trusted: on
+//! resume each frame is read back from the slot and compared, and the whole slot is compared with
+//! the signed hash in the end. A torn last line is passed over.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use partition_layout::slot::Slot;
+use partition_layout::verity::{hex, unhex};
+use update_manifest::digest::Digest;
+
+/// Largest file read, in bytes: 8192 frames at 65 bytes, and the first line.
+const SIZE_MAX: u64 = 1 << 20;
+const FORMAT: &str = "bascule-checkpoint-1";
+
+/// The checkpoint file of one image in one slot.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    head: String,
+}
+
+impl Checkpoint {
+    /// The checkpoint at `path` for `image` in `slot`. Touches nothing.
+    #[must_use]
+    pub fn new(path: &Path, slot: Slot, image: Digest) -> Checkpoint {
+        Checkpoint { path: path.to_owned(), head: format!("{FORMAT} {} {image}", slot.word()) }
+    }
+
+    /// The hashes of the frames written before; empty for another image, slot or none at all.
+    #[must_use]
+    pub fn frames(&self) -> Vec<[u8; 32]> {
+        let small = std::fs::metadata(&self.path).is_ok_and(|meta| meta.len() <= SIZE_MAX);
+        let text = if small { std::fs::read(&self.path).unwrap_or_default() } else { Vec::new() };
+        parse(&String::from_utf8_lossy(&text), &self.head)
+    }
+
+    /// Begins anew with `frames`, durably.
+    ///
+    /// # Errors
+    /// The state partition's; the file is then as it was, or absent.
+    pub fn begin(&self, frames: &[[u8; 32]]) -> io::Result<()> {
+        let mut text = format!("{}\n", self.head);
+        for frame in frames {
+            text.push_str(&hex(frame));
+            text.push('\n');
+        }
+        replace(&self.path, text.as_bytes())
+    }
+
+    /// Adds `frames`, which are on the medium already.
+    ///
+    /// # Errors
+    /// The state partition's; the frames are then only written again after a crash.
+    pub fn add(&self, frames: &[[u8; 32]]) -> io::Result<()> {
+        let mut file = OpenOptions::new().append(true).open(&self.path)?;
+        let text: String = frames.iter().map(|frame| hex(frame) + "\n").collect();
+        file.write_all(text.as_bytes())?;
+        file.sync_data()
+    }
+
+    /// Removes it; a missing one is no error.
+    pub fn clear(&self) {
+        // It is a hint: one that stays names an image, and is compared before it is used.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn parse(text: &str, head: &str) -> Vec<[u8; 32]> {
+    let mut lines = text.split_inclusive('\n');
+    if lines.next().and_then(|line| line.strip_suffix('\n')) != Some(head) {
+        return Vec::new();
+    }
+    lines.map_while(|line| unhex::<32>(line.strip_suffix('\n')?)).collect()
+}
+
+/// Replaces a file in one durable step: write beside it, flush, rename, flush the folder.
+///
+/// # Errors
+/// The system's; the old content is then still there.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut file = File::create(&fresh)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, path)?;
+    match path.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_lines_of_the_same_image_count() {
+        let head = "head";
+        let line = format!("{}\n", "ab".repeat(32));
+        let check = |text: &str, count| assert_eq!(parse(text, head).len(), count, "{text:?}");
+        check("", 0);
+        check("head", 0);
+        check("other\n", 0);
+        check(&format!("head\n{line}{line}"), 2);
+        check(&format!("head\n{line}{}", &line[..40]), 1);
+        check(&format!("head\n{line}{}", line.trim()), 1);
+        check(&format!("head\nzz\n{line}"), 0);
+    }
+
+    #[test]
+    fn it_grows_and_begins_anew() {
+        let folder = std::env::temp_dir().join(format!("checkpoint-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let image = Digest([7; 32]);
+        let checkpoint = Checkpoint::new(&folder.join("progress"), Slot::B, image);
+        assert!(checkpoint.frames().is_empty());
+        checkpoint.begin(&[[1; 32]]).unwrap();
+        checkpoint.add(&[[2; 32], [3; 32]]).unwrap();
+        assert_eq!(checkpoint.frames(), [[1; 32], [2; 32], [3; 32]]);
+        let other = Checkpoint::new(&folder.join("progress"), Slot::A, image);
+        assert!(other.frames().is_empty());
+        checkpoint.clear();
+        assert!(checkpoint.frames().is_empty());
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}

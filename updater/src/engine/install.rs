@@ -1,0 +1,491 @@
+//! The hands of [`plan`](super::plan): network, slot, record.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use partition_layout::boot_state::Event as RecordEvent;
+use tokio::sync::mpsc;
+use update_manifest::digest::Digest;
+use update_manifest::oci::{CONFIG_BYTES_MAX, Document, Manifest};
+use update_manifest::release::Release;
+use update_manifest::trust::NotVouched;
+use update_manifest::verified::Verified;
+
+use super::checkpoint::Checkpoint;
+use super::plan::{Action, Event, Order, Outcome, Plan};
+use super::slot::{SlotWriter, Written, inspect_slot};
+use crate::failure::{Class, Failure};
+use crate::registry::pull::Pulled;
+use crate::registry::session::Credentials;
+use crate::registry::signatures::Signed;
+use crate::registry::transport::Patience;
+use crate::registry::{Access, Reference, Registry, RegistryError};
+use crate::settings::Settings;
+use crate::site::Site;
+
+/// Pieces of the download on their way to the slot: bounds the memory between the two.
+const PIECES: usize = 8;
+/// Name of the checkpoint file in the state folder.
+const CHECKPOINT: &str = "checkpoint";
+
+/// How far an installation is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// What is being done.
+    pub phase: String,
+    /// Bytes of the slot done in this phase.
+    pub done: u64,
+    /// Bytes of the slot in all.
+    pub total: u64,
+    /// Version of the release, once it is known.
+    pub version: String,
+    /// Why it waits, if it does.
+    pub note: String,
+}
+
+/// What became of an installation.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// How it ended.
+    pub result: Result<Outcome, Failure>,
+    /// Not before this may the registry be asked again.
+    pub retry_after: Option<Duration>,
+    /// Digest of the manifest, once known.
+    pub digest: Option<Digest>,
+    /// The release number, once verified.
+    pub release: u64,
+    /// The version, once verified.
+    pub version: String,
+    /// The key that signed.
+    pub key: String,
+    /// Bytes that came over the network for the layer.
+    pub downloaded: u64,
+    /// Bytes of the slot that an earlier run had written.
+    pub resumed: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// One installation.
+pub struct Install<'a> {
+    site: &'a Site,
+    registry: Registry,
+    source: Reference,
+    tell: Arc<dyn Fn(Progress) + Send + Sync>,
+    pulled: Option<Pulled>,
+    vouched: Option<Verified<Digest>>,
+    release: Option<Verified<Release>>,
+    writer: Option<SlotWriter>,
+    report: Report,
+    progress: Progress,
+}
+
+/// Opens the registry of the configured source.
+///
+/// # Errors
+/// A refusal when there is no source, or a file that it names cannot be read.
+pub fn open_registry(
+    settings: &Settings,
+    source: &Reference,
+    patience: Patience,
+) -> Result<Registry, Failure> {
+    let read = |path: &std::path::Path| {
+        std::fs::read(path).map_err(|error| {
+            let message = format!("read {}, named in the config: {error}", path.display());
+            Failure::refused("config", message)
+        })
+    };
+    let password = settings.password_file.as_deref().map(read).transpose()?;
+    let credentials = settings.username.clone().zip(password).map(|(username, password)| {
+        let password = String::from_utf8_lossy(&password).trim_end_matches(['\r', '\n']).to_owned();
+        Credentials { username, password }
+    });
+    let extra_ca = settings.ca_file.as_deref().map(read).transpose()?;
+    let access = Access { plain_http: settings.plain_http, credentials, extra_ca, patience };
+    Registry::new(&source.registry, access).map_err(|why| Failure::refused("config", why))
+}
+
+impl<'a> Install<'a> {
+    /// Prepares an installation of `source`. Touches nothing.
+    #[must_use]
+    pub fn new(
+        site: &'a Site,
+        registry: Registry,
+        source: Reference,
+        tell: Arc<dyn Fn(Progress) + Send + Sync>,
+    ) -> Install<'a> {
+        Install {
+            site,
+            registry,
+            source,
+            tell,
+            pulled: None,
+            vouched: None,
+            release: None,
+            writer: None,
+            report: Report {
+                result: Ok(Outcome::Available),
+                retry_after: None,
+                digest: None,
+                release: 0,
+                version: String::new(),
+                key: String::new(),
+                downloaded: 0,
+                resumed: 0,
+                took: Duration::ZERO,
+            },
+            progress: Progress::default(),
+        }
+    }
+
+    /// Carries out `order` to its end.
+    pub async fn run(mut self, order: Order) -> Report {
+        let began = Instant::now();
+        let (mut plan, mut action) = Plan::begin(order, self.site.machine());
+        loop {
+            if plan.phase() != self.progress.phase {
+                self.progress = Progress {
+                    phase: plan.phase().to_owned(),
+                    done: 0,
+                    note: String::new(),
+                    ..self.progress
+                };
+                (self.tell)(self.progress.clone());
+            }
+            if let Action::Finish(result) = action {
+                self.report.result = *result;
+                self.report.took = began.elapsed();
+                return self.report;
+            }
+            let event = match self.perform(action).await {
+                Ok(event) => event,
+                Err(failure) => Event::Failed(failure),
+            };
+            (plan, action) = plan.step(event, began.elapsed());
+        }
+    }
+
+    async fn perform(&mut self, action: Action) -> Result<Event, Failure> {
+        match action {
+            Action::Resolve => self.resolve().await,
+            Action::Verify => self.verify().await,
+            Action::Describe => self.describe().await,
+            Action::ReadRecord => {
+                let record = self.site.record()?.get()?;
+                Ok(Event::Record(Box::new(record)))
+            }
+            Action::Force(digest) => self.tell_record(RecordEvent::Force { digest }),
+            Action::Disarm => self.tell_record(RecordEvent::Disarm),
+            Action::Seal(facts) => self.tell_record(RecordEvent::Seal(facts)),
+            Action::Arm => self.tell_record(RecordEvent::Arm),
+            Action::Open => self.open().await,
+            Action::Stream => self.stream().await,
+            Action::Wait(pause) => {
+                tokio::time::sleep(pause).await;
+                Ok(Event::Waited)
+            }
+            Action::ReadBack => self.read_back().await,
+            Action::WriteTrailer => {
+                self.on_slot(|writer, _, _| writer.write_trailer()).await?;
+                Ok(Event::Done)
+            }
+            Action::Inspect => self.inspect().await,
+            // The caller has taken this one.
+            Action::Finish(_) => Ok(Event::Done),
+        }
+    }
+
+    fn tell_record(&self, event: RecordEvent) -> Result<Event, Failure> {
+        self.site.record()?.apply(event)?;
+        Ok(Event::Done)
+    }
+
+    fn heard(&mut self, error: RegistryError) -> Failure {
+        if let RegistryError::CannotKnow { retry_after, .. } = &error {
+            self.report.retry_after = *retry_after;
+        }
+        error.into()
+    }
+
+    async fn resolve(&mut self) -> Result<Event, Failure> {
+        let pulled = self.registry.manifest(&self.source).await;
+        let pulled = pulled.map_err(|error| self.heard(error))?;
+        self.report.digest = Some(pulled.digest);
+        self.pulled = Some(pulled);
+        Ok(Event::Resolved)
+    }
+
+    /// Finds a signature for what the tag resolved to; where that is an index, for the index or
+    /// for the one image in it that is for this machine.
+    async fn verify(&mut self) -> Result<Event, Failure> {
+        let pulled = self.pulled.take().ok_or_else(out_of_step)?;
+        let repository = self.source.repository.clone();
+        let index = match Document::parse(&pulled.bytes) {
+            Ok(Document::Index(index)) => Some(index),
+            // What cannot be read is told only once it is known to be signed.
+            Ok(Document::Manifest(_)) | Err(_) => None,
+        };
+        let answer = self.registry.signed(&repository, pulled.digest, &self.site.roots).await;
+        let (answer, subject) = match (answer, index) {
+            (Signed::No(reasons), Some(index)) => match index.select(self.site.platform()) {
+                Some(entry) => {
+                    let digest = entry.digest;
+                    let answer = self.registry.signed(&repository, digest, &self.site.roots).await;
+                    (answer, digest)
+                }
+                None => (Signed::No(reasons), pulled.digest),
+            },
+            (answer, _) => (answer, pulled.digest),
+        };
+        match answer {
+            Signed::Yes(verified) => {
+                self.report.key = verified.key().to_owned();
+                self.vouched = Some(verified);
+                if subject == pulled.digest {
+                    self.pulled = Some(pulled);
+                }
+                Ok(Event::Vouched)
+            }
+            Signed::No(reasons) => Err(not_signed(&self.source, subject, &reasons)),
+            Signed::CannotKnow(error) => Err(self.heard(error)),
+        }
+    }
+
+    async fn describe(&mut self) -> Result<Event, Failure> {
+        let mut vouched = self.vouched.take().ok_or_else(out_of_step)?;
+        let mut bytes = match self.pulled.take() {
+            Some(pulled) => pulled.bytes,
+            None => self.pull(*vouched.get()).await?,
+        };
+        let document =
+            vouched.document(&bytes).map_err(|error| self.corrupt("manifest", &error))?;
+        if let Document::Index(_) = document.get() {
+            let platform = self.site.platform();
+            vouched = document.image(platform).ok_or_else(|| {
+                let message = format!("{}: no single image for {platform} in it", self.source);
+                Failure::refused("arch", message)
+            })?;
+            bytes = self.pull(*vouched.get()).await?;
+        }
+        let manifest: Verified<Manifest> =
+            vouched.manifest(&bytes).map_err(|error| self.corrupt("manifest", &error))?;
+        let digest = *vouched.get();
+        let repository = self.source.repository.clone();
+        let config =
+            self.registry.small_blob(&repository, manifest.config(), CONFIG_BYTES_MAX).await;
+        let config = config.map_err(|error| self.heard(error))?;
+        let release = manifest
+            .release(&config)
+            .map_err(|why| Failure::refused("not-a-release", format!("{}: {why}", self.source)))?;
+        self.report.digest = Some(digest);
+        self.report.release = release.get().labels.release;
+        self.report.version = release.get().labels.version.clone();
+        self.progress.version = self.report.version.clone();
+        self.progress.total = release.get().labels.slot_size;
+        let described = Event::Described(digest, Box::new(release.get().clone()));
+        self.release = Some(release);
+        Ok(described)
+    }
+
+    async fn pull(&mut self, digest: Digest) -> Result<Bytes, Failure> {
+        let pulled = self.registry.manifest(&self.source.at(digest)).await;
+        pulled.map(|pulled| pulled.bytes).map_err(|error| self.heard(error))
+    }
+
+    fn corrupt(&self, what: &str, error: &dyn std::fmt::Display) -> Failure {
+        Failure::new(Class::Corrupt, what, format!("{}: {what}: {error}", self.source))
+    }
+
+    fn release(&self) -> Result<Release, Failure> {
+        self.release.as_ref().map(|release| release.get().clone()).ok_or_else(out_of_step)
+    }
+
+    async fn open(&mut self) -> Result<Event, Failure> {
+        let release = self.release()?;
+        let slot = self.site.running.other();
+        let digest = self.report.digest.ok_or_else(out_of_step)?;
+        std::fs::create_dir_all(&self.site.state).map_err(|error| {
+            let message = format!("create {}: {error}", self.site.state.display());
+            Failure::new(Class::State, "state", message)
+        })?;
+        let checkpoint = Checkpoint::new(&self.site.state.join(CHECKPOINT), slot, digest);
+        let writer = SlotWriter::open(&self.site.device(slot), &release, checkpoint)?;
+        self.writer = Some(writer);
+        let resumed = self
+            .on_slot(|writer, _, _| {
+                writer.clear_trailer()?;
+                writer.take_up()
+            })
+            .await?;
+        self.report.resumed = resumed;
+        Ok(Event::Opened)
+    }
+
+    /// One try to stream what is left, from the network into the slot.
+    async fn stream(&mut self) -> Result<Event, Failure> {
+        let release = self.release()?;
+        let mut writer = self.writer.take().ok_or_else(out_of_step)?;
+        let (from, until) = writer.wanted().ok_or_else(out_of_step)?;
+        let (sender, mut receiver) = mpsc::channel::<Bytes>(PIECES);
+        let tell = Arc::clone(&self.tell);
+        let mut progress = Progress { phase: "downloading".into(), ..self.progress.clone() };
+        let writing = tokio::task::spawn_blocking(move || {
+            let written = writer.consume(
+                || receiver.blocking_recv(),
+                |done| {
+                    progress.done = done;
+                    tell(progress.clone());
+                },
+            );
+            // Dropped here, so that the network side hears at once when the slot side is done.
+            drop(receiver);
+            (writer, written)
+        });
+        let repository = self.source.repository.clone();
+        let fetched = fetch(&self.registry, &repository, &release, (from, until), &sender).await;
+        drop(sender);
+        let (writer, written) = writing.await.map_err(|_| out_of_step())?;
+        let done = writer.done();
+        let received = writer.check_received(&release);
+        self.writer = Some(writer);
+        let (bytes, broken) = fetched;
+        self.report.downloaded += bytes;
+        match written? {
+            Written::All => {
+                received?;
+                Ok(Event::Received)
+            }
+            Written::BadFrame(why) => Ok(Event::BadFrame(done, why)),
+            Written::Partly => {
+                // The token or the signed address of a storage server may have run out.
+                self.registry.forget_tokens();
+                let broken = broken.unwrap_or_else(|| {
+                    RegistryError::cannot_know(format!("{}: ended early", self.source))
+                });
+                let failure = self.heard(broken);
+                self.progress.note = failure.message.clone();
+                match failure.class {
+                    Class::CannotKnow => Ok(Event::Interrupted(done, failure)),
+                    _ => Err(failure),
+                }
+            }
+        }
+    }
+
+    async fn read_back(&mut self) -> Result<Event, Failure> {
+        self.on_slot(|writer, release, told| writer.read_back(release, told)).await?;
+        Ok(Event::ReadBack)
+    }
+
+    async fn inspect(&mut self) -> Result<Event, Failure> {
+        let release = self.release()?;
+        let device = self.site.device(self.site.running.other());
+        let told = self.teller("reading back");
+        let inspected = tokio::task::spawn_blocking(move || inspect_slot(&device, told))
+            .await
+            .map_err(|_| out_of_step())?;
+        let equal = match inspected {
+            Ok(inspected) => {
+                inspected.sha256 == release.labels.slot_sha256 && inspected.agrees(&release).is_ok()
+            }
+            // Gone bad since: it is written anew, and a disk that is broken shows then.
+            Err(_) => false,
+        };
+        Ok(Event::Inspected(equal))
+    }
+
+    fn teller(&self, phase: &str) -> impl FnMut(u64) + Send + use<> {
+        let tell = Arc::clone(&self.tell);
+        let mut progress = Progress { phase: phase.to_owned(), ..self.progress.clone() };
+        move |done| {
+            progress.done = done;
+            tell(progress.clone());
+        }
+    }
+
+    /// Does something slow with the slot, off the network's thread.
+    async fn on_slot<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut SlotWriter, &Release, Box<dyn FnMut(u64) + Send>) -> Result<T, Failure>
+        + Send
+        + 'static,
+    ) -> Result<T, Failure> {
+        let release = self.release()?;
+        let mut writer = self.writer.take().ok_or_else(out_of_step)?;
+        let phase = self.progress.phase.clone();
+        let told = Box::new(self.teller(&phase));
+        let (writer, done) = tokio::task::spawn_blocking(move || {
+            let done = work(&mut writer, &release, told);
+            (writer, done)
+        })
+        .await
+        .map_err(|_| out_of_step())?;
+        self.writer = Some(writer);
+        done
+    }
+}
+
+/// Hands the bytes `range` of the layer to `sender`. Returns how many came, and why no more did.
+async fn fetch(
+    registry: &Registry,
+    repository: &str,
+    release: &Release,
+    range: (u64, u64),
+    sender: &mpsc::Sender<Bytes>,
+) -> (u64, Option<RegistryError>) {
+    let (mut at, until) = range;
+    let mut bytes = 0;
+    while at < until {
+        let mut stream = match registry.blob(repository, &release.layer, at, until).await {
+            Ok(stream) => stream,
+            Err(error) => return (bytes, Some(error)),
+        };
+        loop {
+            match stream.next().await {
+                Ok(Some(piece)) => {
+                    bytes += piece.len() as u64;
+                    at += piece.len() as u64;
+                    // The slot side has stopped, and says itself why.
+                    if sender.send(piece).await.is_err() {
+                        return (bytes, None);
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => return (bytes, Some(error)),
+            }
+        }
+    }
+    (bytes, None)
+}
+
+fn not_signed(source: &Reference, digest: Digest, reasons: &[NotVouched]) -> Failure {
+    let kind = reasons.iter().map(|reason| match reason {
+        NotVouched::WrongPurpose(_) => (0, "wrong-purpose"),
+        NotVouched::WrongSubject => (1, "wrong-subject"),
+        NotVouched::UnknownKey => (2, "wrong-key"),
+        NotVouched::Unsupported(_) => (3, "unsupported-signature"),
+        NotVouched::Malformed(_) | NotVouched::TooLarge(_) => (4, "malformed-signature"),
+    });
+    match kind.min() {
+        None => Failure::refused(
+            "unsigned",
+            format!(
+                "{source} ({digest}) has no signature; sign it with `cosign sign --key`, or, if \
+                 it was copied from another registry, copy the signature too with `oras cp -r`"
+            ),
+        ),
+        Some((_, kind)) => {
+            let mut told: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+            told.sort();
+            told.dedup();
+            told.truncate(3);
+            let told = told.join("; ");
+            Failure::refused(kind, format!("{source} ({digest}) is not accepted: {told}"))
+        }
+    }
+}
+
+fn out_of_step() -> Failure {
+    Failure::new(Class::System, "engine", "update engine out of step")
+}
