@@ -1,0 +1,213 @@
+//! What the root holds besides packages: our programs, the machine's own files, what maintainer
+//! scripts would have made.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+use update_manifest::sign::SigningKey;
+
+use crate::build::Request;
+use crate::spec::Spec;
+use crate::tree::{Node, Tree};
+
+/// Our programs and where they go.
+const PROGRAMS: [(&str, &str); 6] = [
+    ("os-init", "/usr/lib/bascule/os-init"),
+    ("os-services", "/usr/lib/bascule/os-services"),
+    ("os-log", "/usr/lib/bascule/os-log"),
+    ("os-console", "/usr/lib/bascule/os-console"),
+    ("osupdated", "/usr/lib/bascule/osupdated"),
+    ("osupdate", "/usr/bin/osupdate"),
+];
+/// os-init answers to these names too.
+const NAMES: [&str; 3] = ["init", "reboot", "poweroff"];
+const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Completes the root of `spec`.
+///
+/// # Errors
+/// A program or source file is missing, or a path cannot be used.
+pub fn complete(tree: &mut Tree, spec: &Spec, request: &Request, key: &SigningKey) -> Result<()> {
+    for folder in &spec.folder {
+        tree.put(folder, Node::Folder(folder_mode(folder)))?;
+    }
+    for (name, path) in PROGRAMS {
+        let source = request.binaries.join(name);
+        let bytes =
+            fs::read(&source).with_context(|| format!("read program {}", source.display()))?;
+        tree.file(path, 0o755, bytes)?;
+    }
+    for name in NAMES {
+        let link = Node::Link("../lib/bascule/os-init".to_owned());
+        tree.put(&format!("/usr/sbin/{name}"), link)?;
+    }
+    let mut services = fs::read_dir(&request.services)
+        .and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
+        .with_context(|| format!("list {}", request.services.display()))?;
+    services.sort_by_key(fs::DirEntry::file_name);
+    for entry in services {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.ends_with(".toml") {
+            continue;
+        }
+        let bytes = fs::read(entry.path()).with_context(|| format!("read service file {name}"))?;
+        tree.file(&format!("/usr/share/bascule/services/{name}"), 0o644, bytes)?;
+    }
+    let trusted =
+        key.public_pem().map_err(|error| anyhow::anyhow!("public half of the key: {error}"))?;
+    tree.file("/usr/share/bascule/trust/release.pub", 0o644, trusted)?;
+    tree.file("/usr/share/bascule/boot-set", 0o644, spec.boot_set.join("\n") + "\n")?;
+    let release = json!({
+        "product": spec.product, "kind": spec.kind, "arch": spec.arch, "release": spec.release,
+        "secver": spec.secver, "version": spec.version, "build_time": spec.build_time,
+    });
+    tree.file("/usr/share/bascule/release.json", 0o644, format!("{release}\n"))?;
+    tree.file("/usr/lib/os-release", 0o644, os_release(spec))?;
+    tree.put("/etc/os-release", Node::Link("../usr/lib/os-release".to_owned()))?;
+    let bundle = certificates(tree)?;
+    tree.file(CERTIFICATES, 0o644, bundle)?;
+    for link in &spec.link {
+        tree.put(&link.path, Node::Link(link.target.clone()))?;
+    }
+    for file in &spec.file {
+        tree.file(&file.path, file.mode, file.bytes()?)?;
+    }
+    for path in &spec.boot_set {
+        if tree.get(&resolved(tree, path)?).is_none() {
+            bail!("boot set: the root has no {path}");
+        }
+    }
+    Ok(())
+}
+
+/// The path behind a link in the last component; libraries are such links.
+fn resolved(tree: &Tree, path: &str) -> Result<String> {
+    match tree.get(path) {
+        Some(Node::Link(target)) if target.starts_with('/') => Ok(target.clone()),
+        Some(Node::Link(target)) => {
+            let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+            crate::tree::place(&format!("{folder}/{target}"))
+        }
+        _ => Ok(path.to_owned()),
+    }
+}
+
+fn folder_mode(path: &str) -> u32 {
+    match path {
+        "/tmp" | "/var/tmp" => 0o1777,
+        "/root" => 0o700,
+        "/proc" | "/sys" => 0o555,
+        _ => 0o755,
+    }
+}
+
+fn os_release(spec: &Spec) -> String {
+    let version = &spec.version;
+    format!(
+        "NAME=Bascule\nPRETTY_NAME=\"Bascule {version}\"\nID=bascule\nID_LIKE=debian\n\
+         VERSION_ID={version}\nIMAGE_ID={}\nIMAGE_VERSION={}\n",
+        spec.product, spec.release
+    )
+}
+
+/// One bundle of all certificates of the package, as its own script would make it.
+fn certificates(tree: &Tree) -> Result<Vec<u8>> {
+    let mut bundle = Vec::new();
+    for (path, node) in tree.nodes() {
+        if let (true, Node::File(_, content)) =
+            (path.starts_with("usr/share/ca-certificates/") && path.ends_with(".crt"), node)
+        {
+            bundle.extend_from_slice(content);
+        }
+    }
+    if bundle.is_empty() {
+        bail!("the packages hold no certificates in usr/share/ca-certificates");
+    }
+    Ok(bundle)
+}
+
+/// Checks that every program and library finds the libraries it names inside the tree: what was
+/// left out must not be needed.
+///
+/// # Errors
+/// A library is missing; all that need one are named.
+pub fn check_libraries(tree: &Tree) -> Result<()> {
+    let names: BTreeSet<&str> =
+        tree.nodes().map(|(path, _)| path.rsplit('/').next().unwrap_or(path)).collect();
+    let mut missing: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (path, node) in tree.nodes() {
+        let Node::File(_, content) = node else { continue };
+        if path.starts_with("usr/lib/modules") || !content.starts_with(b"\x7fELF") {
+            continue;
+        }
+        for name in needed(content).with_context(|| format!("read the program /{path}"))? {
+            if !names.contains(name.as_str()) {
+                missing.entry(name).or_default().push(path);
+            }
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> =
+        missing.iter().map(|(name, users)| format!("{name} (for {})", users.join(" "))).collect();
+    bail!("the root lacks libraries: {}; take their packages out of leave_out", lines.join(", "))
+}
+
+fn needed(content: &[u8]) -> Result<Vec<String>> {
+    use object::read::elf::{Dyn, FileHeader};
+    type Elf = object::elf::FileHeader64<object::Endianness>;
+    let elf = Elf::parse(content)?;
+    let endian = elf.endian()?;
+    let mut names = Vec::new();
+    let sections = elf.sections(endian, content)?;
+    let Some((entries, link)) = sections.dynamic(endian, content)? else { return Ok(names) };
+    let strings = sections.strings(endian, content, link)?;
+    for entry in entries {
+        if entry.tag(endian) == object::elf::DT_NEEDED {
+            let name = entry.string(endian, strings)?;
+            names.push(String::from_utf8_lossy(name).into_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// Seconds since 1970 in the form `2025-01-31T12:00:00Z`.
+#[must_use]
+pub fn iso_time(seconds: u64) -> String {
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // Days to a date of the proleptic Gregorian calendar, counted from 1 March of year 0.
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_764_028_801, "2025-11-25T00:00:01Z"),
+        ] {
+            assert_eq!(iso_time(seconds), text);
+        }
+    }
+}
