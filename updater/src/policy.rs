@@ -24,13 +24,24 @@ pub struct Machine {
     pub slot_size: u64,
 }
 
-/// What the caller wants to have overlooked.
+/// Which release numbers the caller wants, seen from the running one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Higher ones; others are nothing to do. What the daemon does by itself.
+    Newer,
+    /// The same too; lower ones are refused. What an operator gets without asking for more.
+    NotOlder,
+    /// Any.
+    Any,
+}
+
+/// What the caller leaves to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Leave {
     /// A digest in quarantine may be tried again.
     pub quarantined: bool,
-    /// A lower release number than the running one may be installed.
-    pub older: bool,
+    /// Which release numbers may be installed.
+    pub direction: Direction,
 }
 
 /// What is to be done about a release that is allowed.
@@ -38,6 +49,8 @@ pub struct Leave {
 pub enum Decision {
     /// It runs already.
     Running,
+    /// It is no newer than what runs.
+    NotNewer,
     /// It is armed already: the next start tries it.
     Armed,
     /// It is whole in the other slot: verify again.
@@ -64,6 +77,9 @@ pub fn judge(
     if running.digest == digest.0 {
         return Ok(Decision::Running);
     }
+    if labels.release <= machine.release && leave.direction == Direction::Newer {
+        return Ok(Decision::NotNewer);
+    }
     let other = record.slot(machine.running.other());
     let is_there = other.content == Content::Sealed && other.digest == digest.0;
     if is_there && record.trial == Some(machine.running.other()) && record.tries > 0 {
@@ -78,7 +94,7 @@ pub fn judge(
             ),
         ));
     }
-    if labels.release < machine.release && !leave.older {
+    if labels.release < machine.release && leave.direction == Direction::NotOlder {
         return Err(Failure::refused(
             "older",
             format!(

@@ -122,6 +122,8 @@ pub enum Action {
 pub enum Outcome {
     /// It runs already.
     Running,
+    /// It is no newer than what runs.
+    NotNewer,
     /// It was armed already.
     AlreadyArmed,
     /// It was sealed already, and no more was asked for.
@@ -140,6 +142,7 @@ impl Outcome {
     pub fn word(self) -> &'static str {
         match self {
             Outcome::Running => "running",
+            Outcome::NotNewer => "not-newer",
             Outcome::AlreadyArmed => "already-armed",
             Outcome::AlreadySealed => "already-sealed",
             Outcome::Available => "available",
@@ -151,7 +154,10 @@ impl Outcome {
     /// Whether nothing had to be done.
     #[must_use]
     pub fn is_nothing(self) -> bool {
-        matches!(self, Outcome::Running | Outcome::AlreadyArmed | Outcome::AlreadySealed)
+        matches!(
+            self,
+            Outcome::Running | Outcome::NotNewer | Outcome::AlreadyArmed | Outcome::AlreadySealed
+        )
     }
 }
 
@@ -295,6 +301,7 @@ impl Plan {
         let is_held = holds(record, &facts.digest).is_some();
         let next = match (decision, self.order.goal) {
             (Decision::Running, _) => return self.finish(Ok(Outcome::Running)),
+            (Decision::NotNewer, _) => return self.finish(Ok(Outcome::NotNewer)),
             (Decision::Armed, _) => return self.finish(Ok(Outcome::AlreadyArmed)),
             (Decision::Sealed, Goal::Look | Goal::Seal) => {
                 return self.finish(Ok(Outcome::AlreadySealed));

@@ -1,0 +1,44 @@
+//! The updater's daemon.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use updater::daemon::{Daemon, service, watch};
+use updater::failure::Failure;
+use updater::site::{SOCKET, Site};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match arguments.as_slice() {
+        [] => daemon(),
+        ["--self-test"] => Site::load().and_then(|site| updater::self_test::run(&site)),
+        _ => {
+            eprintln!("usage: osupdated [--self-test]");
+            return ExitCode::from(updater::cli::USAGE);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("osupdated: {failure}");
+            ExitCode::from(failure.class.exit_code())
+        }
+    }
+}
+
+fn daemon() -> Result<(), Failure> {
+    let site = Site::load()?;
+    let told = |error: String| Failure::new(updater::failure::Class::System, "daemon", error);
+    // One thread for the network; disks have threads of their own. Keeps memory small.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(2)
+        .build()
+        .map_err(|error| told(format!("start: {error}")))?;
+    runtime.block_on(async {
+        let daemon = Daemon::new(site);
+        tokio::spawn(watch::run(daemon.clone()));
+        service::serve(daemon, Path::new(SOCKET)).await.map_err(told)
+    })
+}
