@@ -72,10 +72,7 @@ pub fn file_in(disk: &[u8], partition: Option<&Partition>, name: &str) -> Vec<u8
     let length = HEAD_BYTES + 2 * (text.len() + 2);
     path.extend_from_slice(&[MEDIA, FILE_PATH]);
     path.extend_from_slice(&u16::try_from(length).unwrap_or(u16::MAX).to_le_bytes());
-    for byte in core::iter::once(b'\\')
-        .chain(text)
-        .chain(core::iter::once(0))
-    {
+    for byte in core::iter::once(b'\\').chain(text).chain(core::iter::once(0)) {
         path.extend_from_slice(&u16::from(byte).to_le_bytes());
     }
     path.extend_from_slice(&END_ENTIRE);
@@ -107,12 +104,7 @@ mod tests {
     const PCI: [u8; 6] = [1, 1, 6, 0, 3, 0];
 
     fn esp_path() -> Vec<u8> {
-        let esp = Partition {
-            number: 1,
-            first_lba: 2048,
-            sectors: 4096,
-            guid: [7; 16],
-        };
+        let esp = Partition { number: 1, first_lba: 2048, sectors: 4096, guid: [7; 16] };
         let disk = [&PCI[..], &END_ENTIRE].concat();
         file_in(&disk, Some(&esp), "loader.efi")
     }
@@ -143,12 +135,7 @@ mod tests {
 
     #[test]
     fn a_partition_has_the_bytes_that_uefi_says() {
-        let partition = Partition {
-            number: 3,
-            first_lba: 0x0102,
-            sectors: 5,
-            guid: [9; 16],
-        };
+        let partition = Partition { number: 3, first_lba: 0x0102, sectors: 5, guid: [9; 16] };
         let path = file_in(&END_ENTIRE, Some(&partition), "a");
         let node = [
             &[4, 1, 42, 0, 3, 0, 0, 0][..],

@@ -16,10 +16,7 @@ pub struct Line {
 impl Line {
     /// An empty line.
     pub const fn new() -> Self {
-        Self {
-            text: [0; CHARS_MAX + END.len()],
-            length: 0,
-        }
+        Self { text: [0; CHARS_MAX + END.len()], length: 0 }
     }
 
     /// Ends the line and gives its characters, the NUL last.
@@ -44,11 +41,8 @@ impl Write for Line {
             if self.length >= CHARS_MAX {
                 break;
             }
-            let plain = if character.is_ascii() && !character.is_ascii_control() {
-                character
-            } else {
-                '?'
-            };
+            let plain =
+                if character.is_ascii() && !character.is_ascii_control() { character } else { '?' };
             if let Some(place) = self.text.get_mut(self.length) {
                 *place = u16::try_from(u32::from(plain)).unwrap_or(u16::from(b'?'));
                 self.length += 1;

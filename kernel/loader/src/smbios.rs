@@ -43,11 +43,7 @@ pub fn place_64(point: &[u8; ENTRY_64_BYTES]) -> Option<Place> {
     let (anchor, _) = point.split_first_chunk::<5>()?;
     let length = point.get(0x0c..)?.first_chunk::<4>()?;
     let address = point.get(0x10..)?.first_chunk::<8>()?;
-    place(
-        anchor == b"_SM3_",
-        u64::from_le_bytes(*address),
-        u32::from_le_bytes(*length),
-    )
+    place(anchor == b"_SM3_", u64::from_le_bytes(*address), u32::from_le_bytes(*length))
 }
 
 fn place(ours: bool, address: u64, length: u32) -> Option<Place> {
@@ -90,18 +86,12 @@ fn head(bytes: &[u8]) -> Option<(u8, usize)> {
 
 /// Bytes up to and with the two NULs that end the strings.
 fn strings_length(bytes: &[u8]) -> Option<usize> {
-    bytes
-        .windows(2)
-        .position(|pair| pair == [0, 0])
-        .map(|at| at + 2)
+    bytes.windows(2).position(|pair| pair == [0, 0]).map(|at| at + 2)
 }
 
 fn blank(strings: &mut [u8]) -> usize {
     let mut count = 0;
-    for string in strings
-        .split_mut(|&byte| byte == 0)
-        .filter(|string| !string.is_empty())
-    {
+    for string in strings.split_mut(|&byte| byte == 0).filter(|string| !string.is_empty()) {
         string.fill(BLANK);
         count += 1;
     }
@@ -145,23 +135,11 @@ mod tests {
         let mut old = [0; ENTRY_32_BYTES];
         old[..4].copy_from_slice(b"_SM_");
         old[0x16..0x1c].copy_from_slice(&[0x34, 0x12, 1, 2, 3, 4]);
-        assert_eq!(
-            place_32(&old),
-            Some(Place {
-                address: 0x0403_0201,
-                length: 0x1234
-            })
-        );
+        assert_eq!(place_32(&old), Some(Place { address: 0x0403_0201, length: 0x1234 }));
         let mut new = [0; ENTRY_64_BYTES];
         new[..5].copy_from_slice(b"_SM3_");
         new[0x0c..0x11].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 9]);
-        assert_eq!(
-            place_64(&new),
-            Some(Place {
-                address: 9,
-                length: 1 << 20
-            })
-        );
+        assert_eq!(place_64(&new), Some(Place { address: 9, length: 1 << 20 }));
         assert_eq!(place_64(&[0; ENTRY_64_BYTES]), None);
         old[0] = b'x';
         assert_eq!(place_32(&old), None);
@@ -193,11 +171,7 @@ mod tests {
 
     #[test]
     fn a_structure_shorter_than_its_head_ends_the_walk() {
-        let mut bytes = [
-            structure(1, &[], b"\0\0"),
-            [11, 3, 0, 0, b'x', 0, 0].to_vec(),
-        ]
-        .concat();
+        let mut bytes = [structure(1, &[], b"\0\0"), [11, 3, 0, 0, b'x', 0, 0].to_vec()].concat();
         let before = bytes.clone();
         assert_eq!(blank_oem_strings(&mut bytes), 0);
         assert_eq!(bytes, before);

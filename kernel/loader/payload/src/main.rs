@@ -15,11 +15,7 @@ fn main() {
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo) -> ! {
     uefi::println!("payload: {info}");
-    uefi::runtime::reset(
-        uefi::runtime::ResetType::SHUTDOWN,
-        uefi::Status::ABORTED,
-        None,
-    )
+    uefi::runtime::reset(uefi::runtime::ResetType::SHUTDOWN, uefi::Status::ABORTED, None)
 }
 
 #[cfg(target_os = "uefi")]
@@ -49,20 +45,12 @@ mod payload {
         }
         let options = load_options();
         println!("payload: options={options}");
-        println!(
-            "payload: part={}",
-            text(cstr16!("LoaderDevicePartUUID"), STUB_VENDOR)
-        );
-        println!(
-            "payload: image={}",
-            text(cstr16!("LoaderImageIdentifier"), STUB_VENDOR)
-        );
+        println!("payload: part={}", text(cstr16!("LoaderDevicePartUUID"), STUB_VENDOR));
+        println!("payload: image={}", text(cstr16!("LoaderImageIdentifier"), STUB_VENDOR));
         println!("payload: stub={}", text(cstr16!("StubInfo"), STUB_VENDOR));
         let told = variable(BOOT_NAME, BOOT_VENDOR);
         println!("payload: boot={}", hex(&told));
-        let end = options
-            .split_whitespace()
-            .find_map(|word| word.strip_prefix("end="));
+        let end = options.split_whitespace().find_map(|word| word.strip_prefix("end="));
         println!("payload: end={}", end.unwrap_or("off"));
         match end {
             Some("return") => Status::LOAD_ERROR,
@@ -81,9 +69,8 @@ mod payload {
 
     /// The loader, where it lies beside us and we were started in its place.
     fn another_program() -> Option<uefi::Handle> {
-        let device = boot::open_protocol_exclusive::<LoadedImage>(boot::image_handle())
-            .ok()?
-            .device()?;
+        let device =
+            boot::open_protocol_exclusive::<LoadedImage>(boot::image_handle()).ok()?.device()?;
         let device_path = boot::open_protocol_exclusive::<DevicePath>(device).ok()?;
         let mut storage = Vec::new();
         let mut builder = DevicePathBuilder::with_vec(&mut storage);
@@ -91,11 +78,8 @@ mod payload {
             builder = builder.push(&node).ok()?;
         }
         let name = cstr16!("\\EFI\\test\\loader.efi");
-        let path = builder
-            .push(&build::media::FilePath { path_name: name })
-            .ok()?
-            .finalize()
-            .ok()?;
+        let path =
+            builder.push(&build::media::FilePath { path_name: name }).ok()?.finalize().ok()?;
         let source = boot::LoadImageSource::FromDevicePath {
             device_path: path,
             boot_policy: BootPolicy::ExactMatch,
@@ -134,18 +118,11 @@ mod payload {
 
     fn text(name: &CStr16, vendor: Guid) -> String {
         let bytes = variable(name, vendor);
-        let units = bytes
-            .chunks_exact(2)
-            .map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
-        char::decode_utf16(units.take_while(|&unit| unit != 0))
-            .map(|c| c.unwrap_or('?'))
-            .collect()
+        let units = bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
+        char::decode_utf16(units.take_while(|&unit| unit != 0)).map(|c| c.unwrap_or('?')).collect()
     }
 
     fn hex(bytes: &[u8]) -> String {
-        bytes
-            .iter()
-            .map(|byte| alloc::format!("{byte:02x}"))
-            .collect()
+        bytes.iter().map(|byte| alloc::format!("{byte:02x}")).collect()
     }
 }

@@ -38,10 +38,7 @@ impl WholeDisk {
             return Err(Status::NO_MEDIA);
         }
         let sector = media.block_size as usize;
-        let sectors = media
-            .last_block
-            .checked_add(1)
-            .ok_or(Status::BAD_BUFFER_SIZE)?;
+        let sectors = media.last_block.checked_add(1).ok_or(Status::BAD_BUFFER_SIZE)?;
         if !SECTOR_SIZES.contains(&sector) {
             return Err(Status::BAD_BUFFER_SIZE);
         }
@@ -51,13 +48,7 @@ impl WholeDisk {
         if transfer.address() % align != 0 {
             return Err(Status::BAD_BUFFER_SIZE);
         }
-        Ok(Self {
-            block,
-            sector,
-            sectors,
-            transfer,
-            unpetted: 0,
-        })
+        Ok(Self { block, sector, sectors, transfer, unpetted: 0 })
     }
 
     /// Where reads land, for the log: address and bytes.
@@ -77,11 +68,7 @@ impl WholeDisk {
         let mut last = Status::DEVICE_ERROR;
         for _ in 0..READS_MAX {
             let id = self.media_id()?;
-            let into = self
-                .transfer
-                .bytes_mut()
-                .get_mut(..bytes)
-                .ok_or(Status::BAD_BUFFER_SIZE)?;
+            let into = self.transfer.bytes_mut().get_mut(..bytes).ok_or(Status::BAD_BUFFER_SIZE)?;
             // SAFETY: `into` is `bytes` long, ours, and aligned as the device asks.
             let status = unsafe {
                 (self.block.as_ref().read_blocks)(
@@ -114,14 +101,8 @@ impl WholeDisk {
         let lba = at / sector;
         let skip = (at % sector) as usize;
         let room = self.transfer.bytes().len() / self.sector * self.sector;
-        let bytes = skip
-            .saturating_add(wanted)
-            .min(room)
-            .next_multiple_of(self.sector)
-            .min(room);
-        let end = lba
-            .checked_add(bytes as u64 / sector)
-            .ok_or(Status::INVALID_PARAMETER)?;
+        let bytes = skip.saturating_add(wanted).min(room).next_multiple_of(self.sector).min(room);
+        let end = lba.checked_add(bytes as u64 / sector).ok_or(Status::INVALID_PARAMETER)?;
         if end > self.sectors {
             return Err(Status::INVALID_PARAMETER);
         }
@@ -147,11 +128,7 @@ impl Disk for WholeDisk {
             let rest = into.get_mut(done..).unwrap_or_default();
             let (lba, skip, bytes) = self.span(at.saturating_add(done as u64), rest.len())?;
             self.fill(lba, bytes)?;
-            let read = self
-                .transfer
-                .bytes()
-                .get(skip..bytes)
-                .ok_or(Status::BAD_BUFFER_SIZE)?;
+            let read = self.transfer.bytes().get(skip..bytes).ok_or(Status::BAD_BUFFER_SIZE)?;
             let count = read.len().min(rest.len());
             for (to, from) in rest.chunks_mut(count).zip(read.chunks(count)).take(1) {
                 to.copy_from_slice(from);
@@ -170,11 +147,7 @@ impl Disk for WholeDisk {
             return Err(Status::BAD_BUFFER_SIZE);
         }
         let id = self.media_id()?;
-        let from = self
-            .transfer
-            .bytes_mut()
-            .get_mut(..bytes)
-            .ok_or(Status::BAD_BUFFER_SIZE)?;
+        let from = self.transfer.bytes_mut().get_mut(..bytes).ok_or(Status::BAD_BUFFER_SIZE)?;
         from.copy_from_slice(data);
         // SAFETY: `from` is `bytes` long and aligned; the protocol lives as in `open`.
         table::checked(unsafe {

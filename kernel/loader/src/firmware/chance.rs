@@ -38,12 +38,7 @@ fn fill(random: &mut [u8; 32]) -> bool {
     // SAFETY: the interface was just located; `random` has room for its length; no algorithm
     // asked for means the firmware's own choice.
     let status = unsafe {
-        (source.as_ref().get_rng)(
-            source.as_ptr(),
-            ptr::null(),
-            random.len(),
-            random.as_mut_ptr(),
-        )
+        (source.as_ref().get_rng)(source.as_ptr(), ptr::null(), random.len(), random.as_mut_ptr())
     };
     table::checked(status).is_ok()
 }

@@ -110,11 +110,7 @@ impl Function {
                 continue;
             }
             // Bit 23 of the header's word: the device has more functions than the first.
-            let functions = if first.read32(0x0c) & (1 << 23) != 0 {
-                8
-            } else {
-                1
-            };
+            let functions = if first.read32(0x0c) & (1 << 23) != 0 { 8 } else { 1 };
             for function in 0..functions {
                 let function = Self(first.0 | function << 8);
                 if wanted(function.read32(0)) {

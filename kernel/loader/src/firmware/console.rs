@@ -86,9 +86,7 @@ pub fn forget_keys() {
 }
 
 fn lower(character: u16) -> Option<u8> {
-    u8::try_from(character)
-        .ok()
-        .map(|byte| byte.to_ascii_lowercase())
+    u8::try_from(character).ok().map(|byte| byte.to_ascii_lowercase())
 }
 
 /// Does nothing for so many milliseconds.

@@ -31,10 +31,7 @@ pub fn read(volume: Handle, name: &CStr16) -> Result<Pages, Status> {
     let mut whole = Pages::anywhere(length).ok_or(Status::OUT_OF_RESOURCES)?;
     let mut transfer = Pages::for_transfer().ok_or(Status::OUT_OF_RESOURCES)?;
     for piece in whole.bytes_mut().chunks_mut(transfer.bytes().len()) {
-        let from = transfer
-            .bytes_mut()
-            .get_mut(..piece.len())
-            .ok_or(Status::BAD_BUFFER_SIZE)?;
+        let from = transfer.bytes_mut().get_mut(..piece.len()).ok_or(Status::BAD_BUFFER_SIZE)?;
         file.fill(from)?;
         piece.copy_from_slice(from);
         watchdog::arm(watchdog::LOADING_S);
@@ -82,11 +79,7 @@ impl Open {
         table::checked(unsafe {
             (self.0.as_ref().read)(self.0.as_ptr(), &mut bytes, into.as_mut_ptr().cast())
         })?;
-        if bytes == into.len() {
-            Ok(())
-        } else {
-            Err(Status::END_OF_FILE)
-        }
+        if bytes == into.len() { Ok(()) } else { Err(Status::END_OF_FILE) }
     }
 }
 

@@ -46,11 +46,7 @@ impl Pages {
         let start = boot::allocate_pages(place, MemoryType::LOADER_DATA, pages).ok()?;
         // SAFETY: the firmware just gave these pages to us alone. Zeroing makes them initialised.
         unsafe { start.write_bytes(0, pages * PAGE_BYTES) };
-        Some(Self {
-            start,
-            pages,
-            length: bytes,
-        })
+        Some(Self { start, pages, length: bytes })
     }
 
     /// Physical address of the first byte.

@@ -35,11 +35,7 @@ pub fn find() -> Result<OwnDisk, Status> {
     // A volume that is no partition lies on no disk of ours.
     let disk_path = device_path::disk_of(&path).ok_or(Status::NOT_FOUND)?;
     let disk = WholeDisk::open(handle_at(&disk_path)?)?;
-    Ok(OwnDisk {
-        volume,
-        path: disk_path,
-        disk,
-    })
+    Ok(OwnDisk { volume, path: disk_path, disk })
 }
 
 /// The device that our own file came from.
@@ -54,9 +50,7 @@ pub fn own_volume() -> Result<Handle, Status> {
 fn path_of(handle: Handle) -> Result<Vec<u8>, Status> {
     let path: NonNull<FfiDevicePath> = table::interface(handle, &DEVICE_PATH)?;
     // SAFETY: the firmware's path of a handle ends with an end node.
-    Ok(unsafe { DevicePath::from_ffi_ptr(path.as_ptr()) }
-        .as_bytes()
-        .to_vec())
+    Ok(unsafe { DevicePath::from_ffi_ptr(path.as_ptr()) }.as_bytes().to_vec())
 }
 
 /// The handle whose device path is exactly `path` and that has the block protocol.

@@ -154,11 +154,7 @@ impl Slots {
     /// What the trailer of a slot says, if it has one.
     pub fn facts(&mut self, slot: Slot) -> Option<ImageFacts> {
         let trailer = self.trailer(slot).ok()?;
-        Some(ImageFacts {
-            release: trailer.release,
-            secver: trailer.secver,
-            digest: [0; 32],
-        })
+        Some(ImageFacts { release: trailer.release, secver: trailer.secver, digest: [0; 32] })
     }
 
     /// Reads a slot's kernel image and compares it with its trailer.
@@ -202,11 +198,7 @@ impl Slots {
         let partition = self.partition(kind)?;
         let sector = u64::from(self.own.disk.sector_size());
         let start = partition.first_lba.checked_mul(sector)?;
-        Region::new(
-            &mut self.own.disk,
-            start,
-            partition.sectors.checked_mul(sector)?,
-        )
+        Region::new(&mut self.own.disk, start, partition.sectors.checked_mul(sector)?)
     }
 }
 

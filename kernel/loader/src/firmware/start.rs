@@ -5,9 +5,9 @@ use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use alloc::string::ToString as _;
-use partition_layout::boot_state::{Choice, LoaderPlan, Start};
 use partition_layout::boot_variable::BootVariable;
 use partition_layout::disk::Disk as _;
+use partition_layout::loader_plan::{Choice, LoaderPlan, Start};
 use partition_layout::record::{Cause, Record, Target};
 use partition_layout::slot::Slot;
 use partition_layout::slot_image::{WATCHDOG_I6300ESB, WATCHDOG_ITCO};
@@ -47,9 +47,7 @@ pub fn run() -> Status {
 
 /// A panic is an error of ours: whatever was being started is left out, the rest is tried.
 pub fn after_panic(info: &PanicInfo) -> ! {
-    let place = info
-        .location()
-        .map_or(("?", 0), |place| (place.file(), place.line()));
+    let place = info.location().map_or(("?", 0), |place| (place.file(), place.line()));
     say!("error in the loader at {}:{}", place.0, place.1);
     if PANICS.fetch_add(1, Ordering::Relaxed) < PANICS_MAX {
         let current = CURRENT.swap(0, Ordering::Relaxed);
@@ -89,10 +87,7 @@ fn attempt(wish: Wish) {
         }
     };
     let (buffer, bytes) = own.disk.transfer();
-    say!(
-        "reads through {bytes} bytes at {buffer:#x}, sectors of {}",
-        own.disk.sector_size()
-    );
+    say!("reads through {bytes} bytes at {buffer:#x}, sectors of {}", own.disk.sector_size());
     let slots_failed = bit(Target::Slot(Slot::A)) | bit(Target::Slot(Slot::B));
     let panicked = FAILED.load(Ordering::Relaxed) & slots_failed == slots_failed;
     if panicked {
@@ -123,14 +118,9 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     fn new(slots: &'a mut Slots, loaded: Option<partition_layout::places::Loaded>) -> Self {
         let disk_id = loaded.as_ref().map_or([0; 16], |loaded| loaded.disk_id);
-        let newest = loaded
-            .and_then(|loaded| loaded.newest)
-            .map(|(_, record)| record);
+        let newest = loaded.and_then(|loaded| loaded.newest).map(|(_, record)| record);
         let seed = newest.as_ref().map_or([0; 512], Record::encode);
-        let start = Start {
-            nonce: chance::nonce(&seed),
-            rtc_s: chance::seconds().unwrap_or(0),
-        };
+        let start = Start { nonce: chance::nonce(&seed), rtc_s: chance::seconds().unwrap_or(0) };
         let on_disk = newest.clone().unwrap_or_else(|| Record::fresh(disk_id));
         let plan = match newest {
             Some(record) => {
@@ -149,13 +139,7 @@ impl<'a> Session<'a> {
                 LoaderPlan::rebuild(disk_id, facts, start)
             }
         };
-        Self {
-            slots,
-            plan,
-            disk_id,
-            start,
-            newest: on_disk,
-        }
+        Self { slots, plan, disk_id, start, newest: on_disk }
     }
 
     fn by_rules(&mut self) {
@@ -166,11 +150,7 @@ impl<'a> Session<'a> {
         }
         loop {
             match self.plan.choose() {
-                Choice::Start {
-                    slot,
-                    record,
-                    must_be_durable,
-                } => {
+                Choice::Start { slot, record, must_be_durable } => {
                     let stored = self.slots.store_record(&record);
                     if stored.is_none() {
                         self.plan.not_writable();
@@ -289,10 +269,7 @@ impl<'a> Session<'a> {
         if let Err(status) = super::variable::publish(&content) {
             say!("cannot publish what was started, {status:?}");
         }
-        say!(
-            "starting, watchdog {} s, chipset watchdogs {watchdogs:#x}",
-            watchdog::STARTING_S
-        );
+        say!("starting, watchdog {} s, chipset watchdogs {watchdogs:#x}", watchdog::STARTING_S);
         watchdog::arm(watchdog::STARTING_S);
         let status = loaded.start();
         watchdog::arm(watchdog::LOADING_S);

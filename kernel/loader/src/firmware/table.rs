@@ -54,9 +54,5 @@ pub fn any_interface<T>(guid: &Guid) -> Result<NonNull<T>, Status> {
 
 /// An error unless the firmware says success; warnings count as errors.
 pub fn checked(status: Status) -> Result<(), Status> {
-    if status == Status::SUCCESS {
-        Ok(())
-    } else {
-        Err(status)
-    }
+    if status == Status::SUCCESS { Ok(()) } else { Err(status) }
 }

@@ -96,27 +96,17 @@ impl Contents<'_> {
     /// Makes the disk in `folder`.
     pub fn write(&self, folder: &Path) -> Image {
         let path = folder.join("disk.img");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(&path);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
         let file = file.expect("create the disk");
         file.set_len(DISK_BYTES).expect("size the disk");
-        let mut image = Image {
-            path,
-            sector: self.sector,
-            file,
-        };
+        let mut image = Image { path, sector: self.sector, file };
         let table = Table::new(id(0), self.sector, DISK_BYTES)
             .and_then(|it| it.append(guid::ESP, id(1), "esp", Some(ESP_BYTES)))
             .and_then(|it| it.append(guid::RECORD, id(2), "record", Some(RECORD_BYTES)))
             .and_then(|it| it.append(guid::SLOT_A, id(3), "slot-a", Some(SLOT_BYTES)))
             .and_then(|it| it.append(guid::SLOT_B, id(4), "slot-b", Some(SLOT_BYTES)))
             .expect("the partitions fit");
-        image
-            .write(0, &table.protective_mbr())
-            .expect("write the protective MBR");
+        image.write(0, &table.protective_mbr()).expect("write the protective MBR");
         table.store(&mut image).expect("write the table");
         self.write_esp(&image, folder);
         image.write_slots(self);
@@ -126,34 +116,22 @@ impl Contents<'_> {
 
     fn write_esp(&self, image: &Image, folder: &Path) {
         let esp = folder.join("esp.img");
-        File::create(&esp)
-            .and_then(|file| file.set_len(ESP_BYTES))
-            .expect("create the ESP");
+        File::create(&esp).and_then(|file| file.set_len(ESP_BYTES)).expect("create the ESP");
         run(Command::new("mkfs.fat")
             .args(["-F", "32", "-S"])
             .arg(self.sector.to_string())
             .arg(&esp));
         let loader = folder.join("loader.efi");
         fs::copy(given("BASCULE_LOADER"), &loader).expect("copy the loader");
-        let loader = if self.signed_loader {
-            sign(&loader)
-        } else {
-            loader
-        };
+        let loader = if self.signed_loader { sign(&loader) } else { loader };
         let loader = fs::read(loader).expect("read the loader");
         let mut files = match self.before_loader {
             None => vec![("EFI/BOOT/BOOTX64.EFI", loader.as_slice())],
             Some(first) => {
-                vec![
-                    ("EFI/BOOT/BOOTX64.EFI", first),
-                    ("EFI/test/loader.efi", loader.as_slice()),
-                ]
+                vec![("EFI/BOOT/BOOTX64.EFI", first), ("EFI/test/loader.efi", loader.as_slice())]
             }
         };
-        files.extend(
-            self.recovery
-                .map(|bytes| ("EFI/bascule/recovery.efi", bytes)),
-        );
+        files.extend(self.recovery.map(|bytes| ("EFI/bascule/recovery.efi", bytes)));
         files.extend(self.beside);
         for (name, bytes) in files {
             put_file(&esp, folder, name, bytes);
@@ -180,19 +158,9 @@ fn put_file(esp: &Path, folder: &Path, name: &str, bytes: &[u8]) {
         parent.push_str(part);
         let mut mmd = Command::new("mmd");
         // It may be there.
-        let _ = mmd
-            .arg("-i")
-            .arg(esp)
-            .arg("-D")
-            .arg("s")
-            .arg(&parent)
-            .output();
+        let _ = mmd.arg("-i").arg(esp).arg("-D").arg("s").arg(&parent).output();
     }
-    run(Command::new("mcopy")
-        .arg("-i")
-        .arg(esp)
-        .arg(&own)
-        .arg(format!("::/{name}")));
+    run(Command::new("mcopy").arg("-i").arg(esp).arg(&own).arg(format!("::/{name}")));
 }
 
 fn id(number: u8) -> Guid {
@@ -201,11 +169,7 @@ fn id(number: u8) -> Guid {
 
 /// What a trailer of the test says.
 pub fn facts(slot: Slot) -> ImageFacts {
-    ImageFacts {
-        release: 10 + slot.index() as u64,
-        secver: 1,
-        digest: [0; 32],
-    }
+    ImageFacts { release: 10 + slot.index() as u64, secver: 1, digest: [0; 32] }
 }
 
 impl Image {
@@ -215,9 +179,7 @@ impl Image {
             sector: self.sector,
             file: self.file.try_clone().expect("open the disk twice"),
         };
-        partition_layout::gpt::read(&mut own)
-            .expect("read our own table")
-            .0
+        partition_layout::gpt::read(&mut own).expect("read our own table").0
     }
 
     /// Where a partition begins, in bytes.
@@ -251,12 +213,9 @@ impl Image {
                 watchdogs: contents.watchdogs,
             };
             let at = self.start(kind(slot));
-            self.write(at, &Header { trailer_at }.encode())
-                .expect("write a header");
-            self.write(at + UKI_AT, kernel)
-                .expect("write a kernel image");
-            self.write(at + trailer_at, &trailer.encode())
-                .expect("write a trailer");
+            self.write(at, &Header { trailer_at }.encode()).expect("write a header");
+            self.write(at + UKI_AT, kernel).expect("write a kernel image");
+            self.write(at + trailer_at, &trailer.encode()).expect("write a trailer");
         }
     }
 
@@ -306,9 +265,7 @@ impl Image {
         let at = self.start(kind(slot)) + UKI_AT + 50_000;
         let mut byte = [0];
         self.file.read_exact_at(&mut byte, at).expect("read a byte");
-        self.file
-            .write_all_at(&[byte[0] ^ 1], at)
-            .expect("alter a byte");
+        self.file.write_all_at(&[byte[0] ^ 1], at).expect("alter a byte");
     }
 }
 

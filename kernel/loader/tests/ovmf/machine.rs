@@ -71,23 +71,25 @@ impl Machine {
         let folder = disk.parent().expect("a disk lies in a folder");
         let log = folder.join("serial.log");
         fs::write(&log, "").expect("make the serial log");
-        let mut qemu = Qemu(
-            self.command(disk, folder, &log)
-                .spawn()
-                .expect("start QEMU"),
-        );
+        let mut qemu = Qemu(self.command(disk, folder, &log).spawn().expect("start QEMU"));
+        let mut keyboard = qemu.0.stdin.take().expect("the serial line's input");
+        let mut answer = self.answer;
         let begun = Instant::now();
         loop {
             thread::sleep(Duration::from_millis(100));
             let text = plain(&fs::read(&log).expect("read the serial log"));
+            if let Some(key) = answer {
+                let asked = text.contains("start by hand");
+                let key = if asked { key } else { HELD_KEY };
+                // A machine that has ended takes no more keys; the end is seen below.
+                let _ = keyboard.write_all(&[key]).and_then(|()| keyboard.flush());
+                answer = answer.filter(|_| !asked);
+            }
             let ended = qemu.0.try_wait().expect("look at QEMU").is_some();
             if ended || enough(&text) {
                 return text;
             }
-            assert!(
-                begun.elapsed() < DEADLINE,
-                "no end in {DEADLINE:?}, serial line:\n{text}"
-            );
+            assert!(begun.elapsed() < DEADLINE, "no end in {DEADLINE:?}, serial line:\n{text}");
         }
     }
 
@@ -101,43 +103,29 @@ impl Machine {
         let own_vars = folder.join("vars.fd");
         fs::copy(Path::new(FIRMWARE).join(vars), &own_vars).expect("copy the firmware's variables");
         let smm = if self.secure_boot { ",smm=on" } else { "" };
-        let low = self
-            .low_mib
-            .map(|mib| format!(",max-ram-below-4g={mib}M"))
-            .unwrap_or_default();
+        let low = self.low_mib.map(|mib| format!(",max-ram-below-4g={mib}M")).unwrap_or_default();
         let mut qemu = Command::new("qemu-system-x86_64");
-        qemu.args([
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-            "-net",
-            "none",
-        ])
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max"])
-        .arg("-machine")
-        .arg(format!("q35{smm}{low}"))
-        .args(["-m", &format!("{}M", self.memory_mib)])
-        .args(["-global", "driver=cfi.pflash01,property=secure,value=on"])
-        .arg("-drive")
-        .arg(format!(
-            "if=pflash,unit=0,format=raw,readonly=on,file={FIRMWARE}/{code}"
-        ))
-        .arg("-drive")
-        .arg(format!(
-            "if=pflash,unit=1,format=raw,file={}",
-            own_vars.display()
-        ))
-        .args([
-            "-chardev",
-            &format!("file,id=serial,path={}", log.display()),
-        ])
-        .args(["-serial", "chardev:serial"])
-        .args(self.disk_words(disk))
-        .args(&self.more)
-        .stdin(Stdio::null())
-        .stdout(Stdio::inherit())
-        .stderr(Stdio::inherit());
+        qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-net", "none"])
+            .args(["-cpu", "max", "-machine", &format!("q35{smm}{low}")])
+            .args(["-m", &format!("{}M", self.memory_mib)])
+            .args(["-global", "driver=cfi.pflash01,property=secure,value=on"])
+            .arg("-drive")
+            .arg(format!("if=pflash,unit=0,format=raw,readonly=on,file={FIRMWARE}/{code}"))
+            .arg("-drive")
+            .arg(format!("if=pflash,unit=1,format=raw,file={}", own_vars.display()))
+            .arg("-chardev")
+            .arg(format!("stdio,id=serial,signal=off,logfile={}", log.display()))
+            .args(["-serial", "chardev:serial"])
+            .args(self.disk_words(disk))
+            .args(&self.more)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit());
+        qemu.args(if self.hasty {
+            ["-accel", "tcg,thread=single", "-icount", "shift=5,sleep=off"].as_slice()
+        } else {
+            ["-accel", "tcg,thread=multi"].as_slice()
+        });
         qemu
     }
 
@@ -147,24 +135,15 @@ impl Machine {
             "if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file={}{read_only}",
             disk.display()
         );
-        let size = format!(
-            "logical_block_size={0},physical_block_size={0}",
-            self.sector
-        );
+        let size = format!("logical_block_size={0},physical_block_size={0}", self.sector);
         let devices = match self.bus {
             Bus::Virtio => vec![format!("virtio-blk-pci,drive=disk,{size}")],
             Bus::Scsi => {
-                vec![
-                    "virtio-scsi-pci".to_owned(),
-                    format!("scsi-hd,drive=disk,{size}"),
-                ]
+                vec!["virtio-scsi-pci".to_owned(), format!("scsi-hd,drive=disk,{size}")]
             }
             Bus::Ahci => vec!["ide-hd,drive=disk,bus=ide.0".to_owned()],
             Bus::Usb => {
-                vec![
-                    "qemu-xhci".to_owned(),
-                    format!("usb-storage,drive=disk,{size}"),
-                ]
+                vec!["qemu-xhci".to_owned(), format!("usb-storage,drive=disk,{size}")]
             }
             Bus::Sd => vec!["sdhci-pci".to_owned(), "sd-card,drive=disk".to_owned()],
             Bus::Nvme => vec![
@@ -199,10 +178,7 @@ impl Drop for Qemu {
 /// The text of a serial line without the terminal's control sequences.
 fn plain(bytes: &[u8]) -> String {
     let mut text = String::new();
-    let mut characters = String::from_utf8_lossy(bytes)
-        .into_owned()
-        .chars()
-        .collect::<Vec<_>>();
+    let mut characters = String::from_utf8_lossy(bytes).into_owned().chars().collect::<Vec<_>>();
     characters.reverse();
     while let Some(character) = characters.pop() {
         match character {
