@@ -58,11 +58,11 @@ pub fn partition_device(disk: &str, offset: u64) -> Option<String> {
     None
 }
 
-/// Waits for the booted disk.
+/// Waits for the booted disk; `pet` is called meanwhile.
 ///
 /// # Errors
 /// A message, when it does not appear in time.
-pub fn wait(variable: &BootVariable) -> Result<BootedDisk, String> {
+pub fn wait(variable: &BootVariable, pet: &mut dyn FnMut()) -> Result<BootedDisk, String> {
     let begun = Instant::now();
     loop {
         let disks = whole_disks();
@@ -75,6 +75,7 @@ pub fn wait(variable: &BootVariable) -> Result<BootedDisk, String> {
                 disks.join(" ")
             ));
         }
+        pet();
         sleep(PAUSE);
     }
 }

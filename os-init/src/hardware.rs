@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nix::kmod::ModuleInitFlags;
+
 /// Which modules to load, in order, and where they are.
 #[derive(Debug, Default)]
 pub struct Modules {
@@ -115,12 +117,19 @@ pub fn load(release: &str) {
         if fresh.is_empty() {
             return;
         }
-        for file in modules.wanted(&fresh) {
-            let Ok(file) = fs::File::open(folder.join(&file)) else { continue };
-            let _ = nix::kmod::finit_module(&file, c"", nix::kmod::ModuleInitFlags::empty());
+        for name in modules.wanted(&fresh) {
+            let Ok(file) = fs::File::open(folder.join(&name)) else { continue };
+            let _ = nix::kmod::finit_module(&file, c"", flags(&name));
         }
         seen.extend(fresh);
     }
+}
+
+/// A packed module is unpacked by the kernel, when it is told so.
+fn flags(name: &str) -> ModuleInitFlags {
+    // MODULE_INIT_COMPRESSED_FILE of linux/module.h; the crate does not name it.
+    let packed = if name.ends_with(".ko") { 0 } else { 4 };
+    ModuleInitFlags::from_bits_retain(packed)
 }
 
 fn modaliases(folder: &Path) -> BTreeSet<String> {

@@ -6,6 +6,7 @@
 use crate::boot_facts::{self, BootFacts, Place, Slots};
 use crate::console::{say, warn};
 use crate::find_disk::{self, BootedDisk};
+use crate::watchdog::Petted;
 use kernel_abi::FileDisk;
 use kernel_abi::device_mapper::DeviceMapper;
 use nix::mount::{MsFlags, mount};
@@ -49,15 +50,16 @@ pub fn run() -> Failure {
     if let Err(why) = mount_kernel_file_systems() {
         return Failure::Boot(why);
     }
-    load_modules();
+    let mut watchdog = Petted::default();
+    load_modules(&mut watchdog);
     let variable = match read_variable() {
         Ok(variable) => variable,
         Err(why) => return Failure::Boot(why),
     };
     if variable.booted == Target::Recovery {
-        return crate::recovery::run();
+        return crate::recovery::run(&mut watchdog);
     }
-    match enter_root(&variable) {
+    match enter_root(&variable, &mut watchdog) {
         Ok(never) => match never {},
         Err(failure) => failure,
     }
@@ -83,7 +85,7 @@ fn mount_kernel_file_systems() -> Result<(), String> {
 
 /// Loads the initrd's modules in the order of their file names. One that has no hardware, or is
 /// loaded already, fails, and that is no error.
-fn load_modules() {
+fn load_modules(watchdog: &mut Petted) {
     let mut paths: Vec<_> =
         fs::read_dir("/modules").into_iter().flatten().flatten().map(|e| e.path()).collect();
     paths.sort();
@@ -97,6 +99,8 @@ fn load_modules() {
         {
             warn(&format!("load {}: {why}", path.display()));
         }
+        watchdog.arm();
+        watchdog.pet();
     }
 }
 
@@ -119,14 +123,14 @@ fn read_variable() -> Result<BootVariable, String> {
 /// What a function that never returns would return.
 pub enum Never {}
 
-fn enter_root(variable: &BootVariable) -> Result<Never, Failure> {
+fn enter_root(variable: &BootVariable, watchdog: &mut Petted) -> Result<Never, Failure> {
     let Target::Slot(slot) = variable.booted else {
         return Err(Failure::Boot("no slot was started".into()));
     };
-    let disk = find_disk::wait(variable).map_err(Failure::Boot)?;
+    let disk = find_disk::wait(variable, &mut || watchdog.pet()).map_err(Failure::Boot)?;
     let facts = gather(&disk, slot, variable).map_err(Failure::Boot)?;
     say(&format!("booted slot {slot} of /dev/{}", disk.name));
-    match verified_root(&facts, slot) {
+    match verified_root(&facts, slot, watchdog) {
         Ok(()) => {}
         Err(Failure::Corrupt(why)) => {
             record_corruption(&facts, slot);
@@ -169,7 +173,7 @@ fn gather(disk: &BootedDisk, slot: Slot, variable: &BootVariable) -> Result<Boot
 
 /// Sets up verity over the slot, mounts it, and reads what the boot needs through it: a corrupted
 /// block among those is evidence now, and not a panic later.
-fn verified_root(facts: &BootFacts, slot: Slot) -> Result<(), Failure> {
+fn verified_root(facts: &BootFacts, slot: Slot, watchdog: &mut Petted) -> Result<(), Failure> {
     let boot = |tried: &str, why: String| Failure::Boot(format!("{tried}: {why}"));
     let table = fs::read_to_string(VERITY)
         .ok()
@@ -193,7 +197,7 @@ fn verified_root(facts: &BootFacts, slot: Slot) -> Result<(), Failure> {
     let none: Option<&str> = None;
     mount(Some(root.as_str()), ROOT, Some("erofs"), flags, none)
         .map_err(|e| corrupt(format!("mount {root}: {e}")))?;
-    read_boot_set().map_err(corrupt)?;
+    read_boot_set(watchdog).map_err(corrupt)?;
     match mapper.status(ROOT_DEVICE) {
         Ok(status) if status.starts_with('V') => Ok(()),
         Ok(status) => Err(corrupt(format!("verity says {status:?}"))),
@@ -201,14 +205,16 @@ fn verified_root(facts: &BootFacts, slot: Slot) -> Result<(), Failure> {
     }
 }
 
-fn read_boot_set() -> Result<(), String> {
+fn read_boot_set(watchdog: &mut Petted) -> Result<(), String> {
     let list = fs::read_to_string(format!("{ROOT}/usr/share/bascule/boot-set"))
         .map_err(|e| format!("boot set: {e}"))?;
     let mut buffer = vec![0; 256 * 1024];
     for path in list.lines().filter(|line| line.starts_with('/')) {
         let mut file =
             fs::File::open(format!("{ROOT}{path}")).map_err(|e| format!("{path}: {e}"))?;
-        while file.read(&mut buffer).map_err(|e| format!("{path}: {e}"))? > 0 {}
+        while file.read(&mut buffer).map_err(|e| format!("{path}: {e}"))? > 0 {
+            watchdog.pet();
+        }
     }
     Ok(())
 }

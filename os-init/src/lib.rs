@@ -22,3 +22,4 @@ pub mod setup;
 pub mod shutdown;
 pub mod state;
 pub mod supervise;
+pub mod watchdog;

@@ -3,6 +3,7 @@
 
 use crate::console::{say, warn};
 use crate::initrd::Failure;
+use crate::watchdog::Petted;
 use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
@@ -14,7 +15,7 @@ const SHELL: &str = "/bin/busybox";
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// Keeps a shell on every local console; returns only when there is no shell at all.
-pub fn run() -> Failure {
+pub fn run(watchdog: &mut Petted) -> Failure {
     say("recovery: no slot could be started; a root shell is on the local console");
     if !std::path::Path::new(SHELL).exists() {
         return Failure::Boot(format!("recovery: {SHELL} is not in this image"));
@@ -38,6 +39,7 @@ pub fn run() -> Failure {
                 };
             }
         }
+        watchdog.pet();
         sleep(PAUSE);
     }
 }

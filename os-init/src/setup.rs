@@ -41,7 +41,7 @@ pub fn mounts() {
     for controller in ["cpu", "memory", "pids", "io"] {
         let _ = write("/sys/fs/cgroup/cgroup.subtree_control", &format!("+{controller}"));
     }
-    // 0700: the sockets below are for root.
+    // The sockets below are for root, each by its own mode.
     for folder in ["/run/bascule/etc", "/run/bascule/log"] {
         let _ = fs::create_dir_all(folder);
     }
@@ -57,7 +57,6 @@ pub fn kernel_settings() {
         ("/proc/sys/fs/protected_symlinks", "1"),
         ("/proc/sys/fs/protected_fifos", "1"),
         ("/proc/sys/fs/protected_regular", "2"),
-        // Modules are loaded by PID 1 at boot; no one else asks for one by name.
         ("/proc/sys/kernel/unprivileged_bpf_disabled", "1"),
     ] {
         if let Err(error) = write(path, value) {

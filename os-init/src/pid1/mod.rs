@@ -13,67 +13,25 @@ pub mod decide;
 pub mod run_loop;
 
 use crate::boot_facts::{self, BootFacts};
-use crate::console::{say, warn};
+use crate::console::warn;
+use crate::watchdog::Petted;
 use crate::{hardware, identity, setup, state};
-use kernel_abi::watchdog::Watchdog;
+use nix::sys::mman::{MlockAllFlags, mlockall};
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
-/// The timeout that the watchdog is asked for, in seconds: longer than the slowest honest pause of
-/// this loop by far, short enough that a hung machine is back within two minutes.
-const WATCHDOG_S: u32 = 60;
 const CONTAINERD_CONFIG: &str = "/run/bascule/containerd.toml";
-
-/// The watchdog, petted at a quarter of the time that it really has.
-#[derive(Debug)]
-pub struct Petted {
-    watchdog: Option<Watchdog>,
-    last: Option<Instant>,
-}
-
-impl Petted {
-    fn arm() -> Self {
-        let path = Path::new("/dev/watchdog0");
-        let watchdog = if path.exists() {
-            match Watchdog::arm(path, WATCHDOG_S) {
-                Ok(watchdog) => {
-                    let (s, status) = (watchdog.timeout_s(), watchdog.boot_status());
-                    say(&format!("watchdog armed: {s} s, boot status {status}"));
-                    Some(watchdog)
-                }
-                Err(error) => {
-                    warn(&format!("arm the watchdog: {error}"));
-                    None
-                }
-            }
-        } else {
-            say("this machine has no watchdog that the kernel knows");
-            None
-        };
-        Self { watchdog, last: None }
-    }
-
-    /// Pets it when a quarter of its time has gone by.
-    pub fn pet(&mut self) {
-        let Some(watchdog) = &mut self.watchdog else { return };
-        let quarter = Duration::from_millis(u64::from(watchdog.timeout_s()) * 250);
-        if self.last.is_none_or(|last| last.elapsed() >= quarter) {
-            // An error here is answered by the watchdog itself.
-            let _ = watchdog.pet();
-            self.last = Some(Instant::now());
-        }
-    }
-
-    fn boot_status(&self) -> u32 {
-        self.watchdog.as_ref().map_or(0, Watchdog::boot_status)
-    }
-}
 
 /// Runs as PID 1. Does not return.
 pub fn run() -> ExitCode {
-    let mut watchdog = Petted::arm();
+    let mut watchdog = Petted::default();
+    watchdog.arm();
+    watchdog.tell();
+    // A machine that is short of memory or has lost its disk must still be able to leave.
+    if let Err(error) = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE) {
+        warn(&format!("lock the memory of PID 1: {error}"));
+    }
     setup::mounts();
     setup::kernel_settings();
     let mut facts = match BootFacts::load() {

@@ -1,6 +1,5 @@
 //! PID 1's loop: one turn handles what has come and looks at the clock.
 
-use super::Petted;
 use super::ask_record::{Answered, RecordLine};
 use super::decide::{self, Gate};
 use crate::boot_facts::BootFacts;
@@ -10,6 +9,7 @@ use crate::initrd::ROOT_DEVICE;
 use crate::services::file::ServiceFile;
 use crate::shutdown::{How, leave};
 use crate::supervise::{CONTAINERD_FAILURES_MAX, Child};
+use crate::watchdog::Petted;
 use kernel_abi::device_mapper::DeviceMapper;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -67,6 +67,10 @@ impl Loop {
             ),
             Child::new("os-services", &["/usr/lib/bascule/os-services"], -999),
         ];
+        // Before any thread: a thread that does not block them would take them from the loop.
+        if let Err(error) = handled().thread_block() {
+            warn(&format!("block signals: {error}"));
+        }
         let record = RecordLine::start().map_err(|e| warn(&format!("record thread: {e}"))).ok();
         let status = Status { gate: "waiting".into(), ..Status::default() };
         Self {
@@ -97,14 +101,8 @@ impl Loop {
 
     /// Loops for ever.
     pub fn run(mut self, boot_status: u32) -> ExitCode {
-        let mut set = SigSet::empty();
-        for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGPWR] {
-            set.add(signal);
-        }
-        let signals = set.thread_block().and_then(|()| {
-            SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
-        });
-        let signals = match signals {
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let signals = match SignalFd::with_flags(&handled(), flags) {
             Ok(signals) => signals,
             Err(error) => {
                 warn(&format!("receive signals: {error}; rebooting"));
@@ -371,6 +369,11 @@ impl Loop {
         let how = stopping.how;
         leave(how, &mut || self.watchdog.pet());
     }
+}
+
+/// The signals that the loop reads.
+fn handled() -> SigSet {
+    SigSet::from_iter([Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGPWR])
 }
 
 fn listen() -> Option<UnixListener> {

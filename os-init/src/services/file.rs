@@ -12,6 +12,7 @@
 //! | `devices` | device nodes, or `@other-slot`, `@running-slot` of the booted disk | `[]` |
 //! | `mounts` | list of `{ source, target, write, optional }`; a source `tmpfs` makes an empty one | `[]` |
 //! | `new_privileges` | whether setuid programs work inside | false |
+//! | `network_settings` | whether `/proc/sys/net` may be written | false |
 //! | `memory_mib`, `tasks` | limits of the cgroup | none, 512 |
 //! | `oom_score_adj` | -1000..1000 | 0 |
 //! | `after` | services that are started first | `[]` |
@@ -60,6 +61,9 @@ pub struct ServiceFile {
     /// Whether setuid programs gain privileges inside.
     #[serde(default)]
     pub new_privileges: bool,
+    /// Whether the kernel's network settings, `/proc/sys/net`, may be written.
+    #[serde(default)]
+    pub network_settings: bool,
     /// Memory limit in MiB.
     #[serde(default)]
     pub memory_mib: Option<u64>,

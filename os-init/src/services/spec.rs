@@ -23,8 +23,18 @@ const MASKED: [&str; 7] = [
     "/proc/scsi",
     "/sys/firmware",
 ];
-const READ_ONLY: [&str; 5] =
-    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READ_ONLY: [&str; 4] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger"];
+/// All kernel settings, and all but those of the network: runc mounts nothing over a part of /proc.
+const SETTINGS: [&str; 1] = ["/proc/sys"];
+const SETTINGS_BUT_NETWORK: [&str; 7] = [
+    "/proc/sys/abi",
+    "/proc/sys/debug",
+    "/proc/sys/dev",
+    "/proc/sys/fs",
+    "/proc/sys/kernel",
+    "/proc/sys/user",
+    "/proc/sys/vm",
+];
 
 #[derive(Deserialize)]
 struct Calls {
@@ -79,11 +89,17 @@ pub fn build(file: &ServiceFile, mounts: &[MountEntry], devices: &[Device]) -> V
             "devices": devices.iter().map(node).collect::<Vec<_>>(),
             "resources": resources(file, devices),
             "maskedPaths": MASKED,
-            "readonlyPaths": READ_ONLY,
+            "readonlyPaths": read_only(file),
             "seccomp": seccomp(caps),
             "rootfsPropagation": "private",
         },
     })
+}
+
+fn read_only(file: &ServiceFile) -> Vec<&'static str> {
+    let settings: &[&str] =
+        if file.network_settings { &SETTINGS_BUT_NETWORK } else { &SETTINGS };
+    READ_ONLY.iter().chain(settings).copied().collect()
 }
 
 fn all_mounts(extra: &[MountEntry]) -> Vec<Value> {
@@ -213,6 +229,16 @@ mod tests {
         let names = spec["linux"]["seccomp"]["syscalls"][0]["names"].as_array().unwrap();
         assert!(names.contains(&json!("clock_settime")));
         assert_eq!(spec["process"]["capabilities"]["effective"], json!(["CAP_SYS_TIME"]));
+    }
+
+    #[test]
+    fn kernel_settings_are_read_only_but_for_the_network_where_the_file_says_so() {
+        let paths = |extra| build(&service(extra), &[], &[])["linux"]["readonlyPaths"].clone();
+        let holds = |value: &Value, path: &str| value.as_array().unwrap().contains(&json!(path));
+        assert!(holds(&paths(""), "/proc/sys"));
+        let network = paths("network_settings = true");
+        assert!(holds(&network, "/proc/sys/kernel") && holds(&network, "/proc/sys/fs"));
+        assert!(!holds(&network, "/proc/sys") && !holds(&network, "/proc/sys/net"));
     }
 
     #[test]
