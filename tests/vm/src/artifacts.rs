@@ -1,9 +1,10 @@
 //! Where the built releases and keys lie. `cargo xtask images` makes them.
 
-use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 /// Cargo's target folder, as xtask sees it.
 pub fn target_dir() -> PathBuf {
@@ -55,6 +56,25 @@ pub fn release(name: &str) -> Result<Built> {
         bail!("release {name} is not in {}: run `cargo xtask images`", dir.display());
     }
     Ok(Built { name: name.to_owned(), dir })
+}
+
+/// A new disk with `release` in slot A and the configuration `config`, for the machine `name`.
+///
+/// # Errors
+/// `image-builder disk` fails.
+pub fn disk_with(release: &Built, name: &str, config: &str) -> Result<PathBuf> {
+    let dir = work_dir();
+    fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+    let (file, disk) = (dir.join(format!("{name}.toml")), dir.join(format!("{name}-disk.qcow2")));
+    fs::write(&file, config).with_context(|| format!("write {}", file.display()))?;
+    let mut builder = Command::new(host_program("image-builder")?);
+    builder.arg("disk").arg(&release.dir).arg("--config").arg(&file);
+    builder.args(["--size", "8G", "--format", "qcow2", "--out"]).arg(&disk);
+    let output = builder.output().context("start image-builder")?;
+    if !output.status.success() {
+        bail!("image-builder disk: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(disk)
 }
 
 /// A test key made by `cargo xtask images`.

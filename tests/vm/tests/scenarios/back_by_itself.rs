@@ -28,15 +28,15 @@ fn comes_back(release: &str, why: &str) -> anyhow::Result<()> {
 
 #[test]
 fn services_that_never_get_healthy() -> anyhow::Result<()> {
-    comes_back("unhealthy", "broken")
+    comes_back("unhealthy", "health gate failed")
 }
 
 #[test]
 fn a_kernel_that_panics() -> anyhow::Result<()> {
-    comes_back("panic", "spent")
+    comes_back("panic", "all tries used")
 }
 
 #[test]
 fn a_kernel_that_hangs_is_ended_by_the_watchdog() -> anyhow::Result<()> {
-    comes_back("hang", "spent")
+    comes_back("hang", "all tries used")
 }

@@ -72,10 +72,16 @@ fn wait_progress(machine: &Machine, percent: u64) -> anyhow::Result<()> {
         let Ok((_, status)) = guest::osupdate(machine, "status", Duration::from_secs(30)) else {
             return Ok(None);
         };
-        let number = |name: &str| status.pointer(&format!("/progress/{name}"))?.as_u64();
-        let (Some(done), Some(total)) = (number("done_bytes"), number("total_bytes")) else {
+        let number = |name: &str| status.pointer(&format!("/updater/{name}"))?.as_u64();
+        let phase = status.pointer("/updater/phase").and_then(Value::as_str);
+        let (Some("downloading"), Some(done), Some(total)) =
+            (phase, number("done_bytes"), number("total_bytes"))
+        else {
             return Ok(None);
         };
+        if total == 0 {
+            return Ok(None);
+        }
         Ok((done * 100 >= total * percent).then_some(()))
     })
 }
