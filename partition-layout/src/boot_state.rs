@@ -311,13 +311,16 @@ fn confirm(next: &mut Record, running: Slot) -> Action {
 fn condemn(next: &mut Record, running: Slot, cause: Cause) -> Action {
     let other = *next.slot(running.other());
     let slot = next.slot_mut(running);
+    // With evidence against it, it was started only because the other did not even load just now:
+    // going there again and again would be a loop.
+    let came_back = slot.fault == Fault::Evidence;
     slot.fault = Fault::Evidence;
     slot.cause = cause;
     slot.counted = false;
     if next.trial == Some(running) {
         next.end_trial();
     }
-    if other.content == Content::Sealed && other.fault < Fault::Evidence {
+    if other.content == Content::Sealed && other.fault < Fault::Evidence && !came_back {
         Action::Reboot
     } else {
         Action::StayDegraded

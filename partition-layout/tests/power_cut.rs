@@ -1,5 +1,6 @@
 //! Every power cut in a store of the boot record, with every fate of every sector that was not
 //! flushed: what is found afterwards is the old record or the new one, never neither.
+#![allow(clippy::unwrap_used, reason = "a test stops there")]
 
 mod memory;
 

@@ -98,7 +98,8 @@ impl Memory {
     fn sectors(&self, at: u64, length: usize) -> std::ops::Range<u64> {
         let unit = u64::from(self.sector_size);
         let end = at + length as u64;
-        assert!(at % unit == 0 && end % unit == 0 && end <= self.size, "access at {at}, {length}");
+        let aligned = at.is_multiple_of(unit) && end.is_multiple_of(unit);
+        assert!(aligned && end <= self.size, "access at {at}, {length}");
         at / unit..end / unit
     }
 }
