@@ -166,7 +166,7 @@ fn fits(release: &Release, machine: &Machine) -> Result<(), Failure> {
             ),
         ));
     }
-    if labels.slot_size > machine.slot_size || labels.slot_size % 4096 != 0 {
+    if labels.slot_size > machine.slot_size || !labels.slot_size.is_multiple_of(4096) {
         return Err(Failure::refused(
             "too-large",
             format!("image needs {} bytes, the slot has {}", labels.slot_size, machine.slot_size),

@@ -86,7 +86,7 @@ impl Daemon {
                     known
                 });
                 if !known {
-                    let fault = fault_word(failure.class).to_owned();
+                    let fault = fault_word(failure).to_owned();
                     self.note(Entry { fault, reason: failure.message.clone(), ..entry("failed") });
                 }
             }
@@ -188,9 +188,15 @@ impl Daemon {
     }
 }
 
+/// Refusals that are not about the release.
+const OWN_REFUSALS: [&str; 6] =
+    ["not-confirmed", "on-trial", "record", "config", "no-source", "absent"];
+
 /// Whose fault a failure is, in the words of the history.
-fn fault_word(class: Class) -> &'static str {
-    match class {
+fn fault_word(failure: &Failure) -> &'static str {
+    match failure.class {
+        // What this machine or its settings do not allow now says nothing of the release.
+        Class::Refused if OWN_REFUSALS.contains(&failure.kind.as_str()) => "",
         Class::Refused | Class::Corrupt => "release",
         Class::CannotKnow => "registry",
         Class::Disk => "disk",

@@ -12,7 +12,7 @@ use partition_layout::record::Record;
 use super::{Daemon, now_s};
 use crate::engine::install::Report;
 use crate::engine::plan::{Goal, Order, Outcome};
-use crate::failure::Failure;
+use crate::failure::{Class, Failure};
 use crate::history::Entry;
 use crate::outcome::{Fate, fate, whose};
 use crate::policy::{Direction, Leave};
@@ -83,8 +83,15 @@ impl Daemon {
             }
             return;
         }
+        // Before that nothing may be written, and asking would only be refused.
+        let is_confirmed = record.confirmed_this_boot && record.default == self.site.running;
+        if !is_confirmed && settings.policy != Policy::Check {
+            self.with_look(|look| look.waiting = "waits for this boot's confirmation".into());
+            return;
+        }
         let is_due = self.with_look(|look| look.next.is_none_or(|at| at <= Instant::now()));
         if is_due {
+            self.with_look(|look| look.waiting.clear());
             self.look(settings).await;
         }
     }
@@ -100,10 +107,12 @@ impl Daemon {
         };
         let leave = Leave { quarantined: false, direction: Direction::Newer };
         let looked = self.install(Order { goal, leave }, None).await;
-        let (told, failed, retry_after) = match &looked {
-            Ok((_, report)) => (tell(report), report.result.is_err(), report.retry_after),
-            Err(failure) => (failure.message.clone(), true, None),
+        let (told, failure, retry_after) = match &looked {
+            Ok((_, report)) => (tell(report), report.result.as_ref().err(), report.retry_after),
+            Err(failure) => (failure.message.clone(), Some(failure), None),
         };
+        // A refusal is a good answer: the release that mends it must be seen at the next interval.
+        let failed = failure.is_some_and(|failure| failure.class != Class::Refused);
         let sealed = looked.as_ref().is_ok_and(|(_, report)| {
             matches!(report.result, Ok(Outcome::Sealed | Outcome::AlreadySealed))
         });
@@ -158,7 +167,7 @@ impl Daemon {
 pub fn request_reboot() -> Result<(), Failure> {
     os_init::control::ask(&Request::Reboot).map(drop).map_err(|error| {
         let message = format!("ask for a reboot at {}: {error}", os_init::control::SOCKET);
-        Failure::new(crate::failure::Class::System, "control", message)
+        Failure::new(Class::System, "control", message)
     })
 }
 

@@ -117,7 +117,7 @@ impl SlotWriter {
     /// Reads back what an earlier run wrote and takes up behind it. Returns the bytes found again.
     ///
     /// # Errors
-    /// A disk fault, or the state partition's.
+    /// A disk fault.
     pub fn take_up(&mut self) -> Result<u64, Failure> {
         let mut noted = self.checkpoint.frames();
         // The last frame holds the trailer, which is never on the medium before the end.
@@ -133,7 +133,9 @@ impl SlotWriter {
             self.done = index + 1;
         }
         noted.truncate(self.done);
-        self.checkpoint.begin(&noted).map_err(|error| state("begin the checkpoint", &error))?;
+        // The slot is what counts: a full state partition only costs the resume, and the update may
+        // be what heals it. Frames that are noted in vain are compared before they are used.
+        let _ = self.checkpoint.begin(&noted);
         Ok(self.done as u64 * FRAME_SIZE)
     }
 
@@ -257,6 +259,9 @@ impl SlotWriter {
         if found == release.labels.slot_sha256 {
             return Ok(());
         }
+        // Frames that unpack well but are not the signed ones, as a mirror may have served: they
+        // would be found again on the disk and taken up for ever.
+        self.checkpoint.clear();
         Err(Failure::new(
             Class::Corrupt,
             "slot",
@@ -519,10 +524,6 @@ fn block_of(length: usize, disk: &FileDisk) -> usize {
 
 fn disk_fault(what: &str, shown: &str, error: io::Error) -> Failure {
     Failure::new(Class::Disk, "disk", format!("{what} {shown}: {error}; look at the disk"))
-}
-
-fn state(what: &str, error: &io::Error) -> Failure {
-    Failure::new(Class::State, "state", format!("{what}: {error}; look at the state partition"))
 }
 
 fn system(what: &str, error: &io::Error) -> Failure {
