@@ -1,5 +1,9 @@
-//! What the kernel package gives: the kernel, its modules unpacked and indexed, and those of them
-//! that the initrd loads.
+//! What the kernel package gives: the kernel, its modules indexed, and those of them that the
+//! initrd loads.
+//!
+//! On the root the modules stay packed as Debian ships them: the kernel unpacks them itself
+//! (`CONFIG_MODULE_DECOMPRESS`), and they are a fifth of their size. In the initrd they are plain,
+//! since it is packed as a whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -39,22 +43,12 @@ pub fn take(tree: &mut Tree) -> Result<Kernel> {
     }
 }
 
-/// Unpacks the compressed modules of `release` and makes their indexes new, with `depmod` in the
-/// folder `work`.
+/// Makes the indexes of the modules of `release` new, with `depmod` in the folder `work`.
 ///
 /// # Errors
-/// A module cannot be unpacked, or depmod fails.
+/// depmod fails.
 pub fn index(tree: &mut Tree, release: &str, work: &Path) -> Result<()> {
     let prefix = format!("{MODULES}/{release}/");
-    let packed = tree.remove(|path| path.starts_with(&prefix) && path.ends_with(".ko.xz"));
-    for (path, node) in packed {
-        let Node::File(mode, content) = node else { continue };
-        let mut plain = Vec::new();
-        liblzma::read::XzDecoder::new(content.as_slice())
-            .read_to_end(&mut plain)
-            .with_context(|| format!("unpack /{path}"))?;
-        tree.file(path.trim_end_matches(".xz"), mode, plain)?;
-    }
     let base = work.join("modules");
     if base.exists() {
         fs::remove_dir_all(&base).with_context(|| format!("empty {}", base.display()))?;
@@ -109,10 +103,23 @@ pub fn for_initrd(tree: &Tree, release: &str, list: &str) -> Result<Vec<(String,
     order
         .iter()
         .map(|path| {
-            let content = tree.content(&format!("{base}{path}"))?.to_vec();
-            Ok((path.rsplit('/').next().unwrap_or(path).to_owned(), content))
+            let content = plain(path, tree.content(&format!("{base}{path}"))?)?;
+            let name = path.rsplit('/').next().unwrap_or(path);
+            Ok((name.trim_end_matches(".xz").to_owned(), content))
         })
         .collect()
+}
+
+/// The module of the file at `path`, unpacked where it is packed.
+fn plain(path: &str, content: &[u8]) -> Result<Vec<u8>> {
+    if !path.ends_with(".xz") {
+        return Ok(content.to_vec());
+    }
+    let mut plain = Vec::new();
+    liblzma::read::XzDecoder::new(content)
+        .read_to_end(&mut plain)
+        .with_context(|| format!("unpack module {path}"))?;
+    Ok(plain)
 }
 
 /// `modules.dep` by module name: its path and the paths it needs.

@@ -68,6 +68,7 @@ pub fn complete(tree: &mut Tree, spec: &Spec, request: &Request, key: &SigningKe
     tree.put("/etc/os-release", Node::Link("../usr/lib/os-release".to_owned()))?;
     let bundle = certificates(tree)?;
     tree.file(CERTIFICATES, 0o644, bundle)?;
+    tree.remove(|path| path.starts_with("usr/share/ca-certificates"));
     for link in &spec.link {
         tree.put(&link.path, Node::Link(link.target.clone()))?;
     }
