@@ -46,7 +46,8 @@ pub struct Written {
     pub digest: Digest,
     /// Size of the layer in bytes.
     pub layer_size: u64,
-    /// Bytes of the layer that are not frames of the slot.
+    /// Bytes that the form of a container image adds to the slot's seekable frames: the frames of
+    /// the tar's header and end.
     pub overhead: u64,
     /// The labels as written.
     pub labels: ImageLabels,
@@ -77,7 +78,7 @@ pub fn write(recipe: &Recipe, layout: &Path, progress: &dyn Fn(u64)) -> Result<W
     };
     let config = json!({
         "created": recipe.created,
-        "architecture": labels.arch,
+        "architecture": go_architecture(&labels.arch),
         "os": "linux",
         "config": {"Labels": labels.encode()},
         "rootfs": {"type": "layers", "diff_ids": [layer.diff_id.to_string()]},
@@ -119,6 +120,15 @@ pub fn write(recipe: &Recipe, layout: &Path, progress: &dyn Fn(u64)) -> Result<W
     Ok(Written { digest, layer_size: layer.descriptor.size, overhead: layer.overhead, labels })
 }
 
+/// The architecture in the words of container tools, which know Go's.
+fn go_architecture(arch: &str) -> &str {
+    match arch {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
 fn write_layer(recipe: &Recipe, blobs: &Path, progress: &dyn Fn(u64)) -> Result<Layer> {
     let slot_file =
         File::open(recipe.slot).with_context(|| format!("open slot {}", recipe.slot.display()))?;
@@ -149,7 +159,6 @@ fn write_layer(recipe: &Recipe, blobs: &Path, progress: &dyn Fn(u64)) -> Result<
     let path = blobs.join(finished.digest.hex());
     fs::rename(&part, &path).with_context(|| format!("move the layer to {}", path.display()))?;
     let table = finished.table;
-    let slot_bytes: u64 = table.slot.iter().map(|size| u64::from(*size)).sum();
     let mut descriptor = Descriptor {
         media_type: MEDIA_LAYER.to_owned(),
         digest: finished.digest,
@@ -168,7 +177,7 @@ fn write_layer(recipe: &Recipe, blobs: &Path, progress: &dyn Fn(u64)) -> Result<
         descriptor.annotations.insert(key.to_owned(), value);
     }
     Ok(Layer {
-        overhead: finished.size - slot_bytes,
+        overhead: table.head + table.tail,
         descriptor,
         diff_id: finished.diff_id,
         slot_sha256: slot_hash.finalize().into(),
@@ -271,7 +280,7 @@ mod tests {
         ImageLabels {
             product: "bascule".into(),
             kind: labels::KIND_OS.into(),
-            arch: "amd64".into(),
+            arch: "x86_64".into(),
             release: 7,
             secver: 1,
             min_from: 0,
