@@ -93,7 +93,7 @@ impl Graph {
             sealed && comes_up
         });
         // A record that nobody can write cannot remember a failure.
-        can_come_up && state.writable && !looks_like_power_cuts(record, &state.truth)
+        can_come_up && state.loader_writes && !looks_like_power_cuts(record, &state.truth)
     }
 
     /// Loops of what happens by itself, in which the machine is never up.

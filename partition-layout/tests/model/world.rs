@@ -90,7 +90,9 @@ pub struct State {
     /// Index of the durable record; `None`: every place is damaged.
     pub record: Option<u32>,
     pub truth: [Truth; 2],
-    pub writable: bool,
+    /// Whether the loader's writes arrive, and the running system's.
+    pub loader_writes: bool,
+    pub system_writes: bool,
     pub power: Power,
     pub budget: Budget,
 }
@@ -132,7 +134,8 @@ impl World {
         State {
             record: Some(self.intern(record)),
             truth: [Truth::Image { release: 1, kind: Kind::Good }, Truth::Garbage],
-            writable: true,
+            loader_writes: true,
+            system_writes: true,
             power: Power::Off { long: false },
             budget,
         }
@@ -201,11 +204,13 @@ impl World {
         lost.budget.faults -= 1;
         lost.record = None;
         self.add(Mover::Fault, "all record places lost", lost);
-        if state.writable {
+        if state.loader_writes {
             let mut stuck = *state;
             stuck.budget.faults -= 1;
-            stuck.writable = false;
-            self.add(Mover::Fault, "record turns read-only", stuck);
+            stuck.loader_writes = false;
+            self.add(Mover::Fault, "the loader cannot write any more", stuck);
+            stuck.system_writes = false;
+            self.add(Mover::Fault, "the record turns read-only", stuck);
         }
     }
 
@@ -251,7 +256,7 @@ impl World {
                 }
                 Choice::Recovery { record } => {
                     for slot in Slot::ALL {
-                        let left_out = !state.writable && record.trial == Some(slot);
+                        let left_out = !state.loader_writes && record.trial == Some(slot);
                         let loads = matches!(state.truth[slot.index()],
                             Truth::Image { kind, .. } if kind != Kind::Refused);
                         let sealed = record.slot(slot).content == Content::Sealed;
@@ -271,7 +276,7 @@ impl World {
     }
 
     fn loader_stores(&mut self, state: &mut State, record: &Record) -> bool {
-        if !state.writable {
+        if !state.loader_writes {
             return false;
         }
         self.cuts(state, "in the loader, before its store");
@@ -310,7 +315,7 @@ impl World {
         let raises = matches!(event, Event::Arm | Event::Rollback);
         assert!(raises || fuel(&next.record) <= fuel(&before), "{event:?} raises the tries");
         check_step(&before, slot, event, &next.record);
-        if !state.writable && next.record != before {
+        if !state.system_writes && next.record != before {
             return Applied::Failed;
         }
         let record = Some(self.intern(next.record));
