@@ -1,0 +1,175 @@
+//! Partition tables: one copy is enough, nothing hostile is believed, and growing may be cut.
+#![allow(clippy::unwrap_used, reason = "a test stops there")]
+
+mod memory;
+
+use memory::{FATES, Memory};
+use partition_layout::disk::Disk as _;
+use partition_layout::gpt::{self, Copy, Entry, Error, Invalid, Table};
+use partition_layout::guid::{self, Guid};
+use partition_layout::layout::MIB;
+use proptest::prelude::*;
+
+const SIZE: u64 = 64 * MIB;
+
+fn table(sector_size: u32) -> Table {
+    Table::new(Guid([1; 16]), sector_size, SIZE)
+        .and_then(|t| t.append(guid::RECORD, Guid([2; 16]), "bascule-record", Some(16 * MIB)))
+        .and_then(|t| t.append(guid::SLOT_A, Guid([3; 16]), "bascule-slot-a", Some(8 * MIB)))
+        .and_then(|t| t.append(guid::STATE, Guid([4; 16]), "bascule-state", None))
+        .unwrap()
+}
+
+fn disk(sector_size: u32) -> Memory {
+    let mut disk = Memory::new(sector_size, SIZE);
+    disk.write(0, &table(sector_size).protective_mbr()).unwrap();
+    table(sector_size).store(&mut disk).unwrap();
+    disk
+}
+
+fn last(disk: &Memory) -> u64 {
+    disk.size() / u64::from(disk.sector_size()) - 1
+}
+
+#[test]
+fn either_copy_is_enough_and_says_the_same() {
+    for sector_size in [512, 4096] {
+        let whole = disk(sector_size);
+        let mut both = whole.clone();
+        assert_eq!(gpt::read(&mut both), Ok((table(sector_size), Copy::Primary)));
+        for at in [0, 40, 60, 90] {
+            let mut primary = whole.clone();
+            primary.damage(1, |bytes| bytes[at] ^= 1);
+            assert_eq!(gpt::read(&mut primary), Ok((table(sector_size), Copy::Backup)));
+            let end = last(&primary);
+            primary.damage(end, |bytes| bytes[at] ^= 1);
+            assert!(matches!(gpt::read(&mut primary), Err(Error::Invalid(..))));
+        }
+        let mut entries = whole.clone();
+        entries.damage(2, |bytes| bytes[0] ^= 1);
+        assert_eq!(gpt::read(&mut entries), Ok((table(sector_size), Copy::Backup)));
+        let mut unreadable = whole.clone();
+        unreadable.unreadable.insert(1);
+        assert_eq!(gpt::read(&mut unreadable), Ok((table(sector_size), Copy::Backup)));
+        let mut blank = Memory::new(sector_size, SIZE);
+        let absent = Error::Invalid(Invalid::Absent, Invalid::Absent);
+        assert_eq!(gpt::read(&mut blank), Err(absent));
+    }
+}
+
+#[test]
+fn partitions_are_aligned_and_found_by_type_alone() {
+    for sector_size in [512, 4096] {
+        let table = table(sector_size);
+        for (_, entry) in &table.entries {
+            let unit = u64::from(sector_size);
+            assert!((entry.first * unit).is_multiple_of(MIB));
+            assert!(((entry.last + 1) * unit).is_multiple_of(MIB));
+        }
+        assert_eq!(table.find(guid::SLOT_A).unwrap().id, Guid([3; 16]));
+        assert_eq!(table.find(guid::SLOT_B), None);
+        // Two of one type: nobody says which is ours.
+        let mut twice = table.clone();
+        let copy = Entry { id: Guid([9; 16]), ..twice.entries[1].1.clone() };
+        twice.entries.push((7, copy));
+        assert_eq!(twice.find(guid::SLOT_A), None);
+    }
+}
+
+/// Stores a table that differs from the good one and reads it back.
+fn believed(change: impl FnOnce(&mut Table)) -> bool {
+    let mut disk = Memory::new(512, SIZE);
+    let mut hostile = table(512);
+    change(&mut hostile);
+    for write in hostile.writes() {
+        // One that does not even fit is not written.
+        if write.at + write.data.len() as u64 <= SIZE {
+            disk.write(write.at, &write.data).unwrap();
+        }
+    }
+    gpt::read(&mut disk).is_ok()
+}
+
+#[test]
+fn tables_with_right_checksums_and_wrong_bounds_are_not_believed() {
+    assert!(believed(|_| {}));
+    assert!(!believed(|t| t.entries[0].1.first = 5), "a partition over the table");
+    assert!(!believed(|t| t.entries[2].1.last = SIZE / 512 - 1), "a partition over the backup");
+    assert!(!believed(|t| t.entries[2].1.last = u64::MAX), "outside the disk");
+    assert!(!believed(|t| t.entries[1].1.last = t.entries[1].1.first - 1), "ends before it starts");
+    assert!(!believed(|t| t.entries[0].1.last = t.entries[1].1.first), "overlap");
+    assert!(!believed(|t| t.first_usable = 2), "usable over the entries");
+    assert!(!believed(|t| t.last_usable = SIZE / 512 - 2), "usable over the backup");
+    assert!(!believed(|t| t.sectors += 8), "made for a larger disk");
+    assert!(!believed(|t| t.sectors = u64::MAX / 512), "made for no disk");
+}
+
+#[test]
+fn growing_may_be_cut_at_any_point() {
+    let larger = 2 * SIZE;
+    let mut small = disk(512);
+    let mut grown_disk = Memory::new(512, larger);
+    // The same content on a larger disk.
+    for write in table(512).writes() {
+        grown_disk.write(write.at, &write.data).unwrap();
+    }
+    grown_disk.flush().unwrap();
+    assert_eq!(gpt::read(&mut small), gpt::read(&mut grown_disk));
+    let grown = table(512).grown(larger, guid::STATE).unwrap();
+    for operations in 0..=4 {
+        for fate in FATES {
+            for odd_only in [false, true] {
+                let mut disk = grown_disk.clone();
+                disk.operations_left = Some(operations);
+                let done = grown.store(&mut disk);
+                assert_eq!(done.is_ok(), operations == 4);
+                // All sectors meet the fate, or every second one.
+                disk.power_cut(
+                    |sector| {
+                        if odd_only && sector % 2 == 0 { memory::Fate::Kept } else { fate }
+                    },
+                );
+                disk.power_on();
+                let (found, _) = gpt::read(&mut disk).unwrap();
+                let old_or_new = found == table(512) || found == grown;
+                assert!(old_or_new, "cut after {operations}, {fate:?}");
+                // The next try goes on from there.
+                if let Some(again) = found.grown(larger, guid::STATE) {
+                    again.store(&mut disk).unwrap();
+                }
+                assert_eq!(gpt::read(&mut disk).map(|(table, _)| table), Ok(grown.clone()));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_disk_too_small_for_a_table_has_none() {
+    for size in [0, 512, 4096, 30_000] {
+        assert_eq!(Table::new(Guid([1; 16]), 512, size), None);
+        let mut disk = Memory::new(512, size / 512 * 512);
+        assert!(gpt::read(&mut disk).is_err());
+    }
+    assert!(table(512).append(guid::SLOT_B, Guid([5; 16]), "x", Some(MIB)).is_none());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_table_comes_back(sizes in prop::collection::vec(1_u64..3_000_000, 1..16), large in any::<bool>()) {
+        let sector_size = if large { 4096 } else { 512 };
+        let mut table = Table::new(Guid([1; 16]), sector_size, SIZE).unwrap();
+        for (size, number) in sizes.into_iter().zip(2_u8..) {
+            let Some(next) =
+                table.clone().append(guid::STATE, Guid([number; 16]), "größer", Some(size))
+            else {
+                break;
+            };
+            table = next;
+        }
+        let mut disk = Memory::new(sector_size, SIZE);
+        table.store(&mut disk).unwrap();
+        prop_assert_eq!(gpt::read(&mut disk), Ok((table, Copy::Primary)));
+    }
+}
