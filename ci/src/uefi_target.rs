@@ -47,6 +47,7 @@ pub fn test_loader(repo: &Path) -> Result<()> {
         .env("BASCULE_LOADER", build(repo, "loader")?)
         .env("BASCULE_PAYLOAD", build(repo, "payload")?)
         .env("BASCULE_STUBS", stubs::ensure()?)
+        .env("BASCULE_KERNEL", stubs::kernel()?)
         // One machine at a time: each has a deadline.
         .args(["--", "--test-threads=1"]);
     step::run_shown("tests of the loader", &mut cargo)
@@ -122,7 +123,7 @@ fn library_source(repo: &Path, sysroot: &Path) -> Result<PathBuf> {
     let library = cached.join(format!("usr/src/rustc-{version}/library"));
     if !library.join("Cargo.lock").is_file() {
         let found = archive::fetch(
-            &Wanted { package: "rust-src", upstream: &version, suites: SUITES },
+            &Wanted { package: "rust-src", upstream: &version, suites: SUITES, leads_to: None },
             &cached,
         )?;
         if !found {

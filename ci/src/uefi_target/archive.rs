@@ -23,6 +23,8 @@ pub struct Wanted<'a> {
     pub upstream: &'a str,
     /// Suites to look in, in this order.
     pub suites: &'a [&'a str],
+    /// The package is empty: what it depends on and begins so is wanted instead.
+    pub leads_to: Option<&'a str>,
 }
 
 /// Downloads and unpacks a package to `target`. Complete or absent, never in between. False
@@ -55,12 +57,18 @@ pub fn fetch(wanted: &Wanted, target: &Path) -> Result<bool> {
         let Some(full) = offered(&mut apt("apt-cache"), wanted)? else {
             continue;
         };
-        let (package, root) = (wanted.package, work.join("root"));
-        let name = format!("{package}={full}");
-        step::run(&format!("download {package}"), apt("apt-get").args(["download", &name]))?;
+        let root = work.join("root");
+        let mut name = format!("{}={full}", wanted.package);
+        if let Some(beginning) = wanted.leads_to {
+            name = dependency(apt("apt-cache").args(["depends", &name]), beginning)?;
+        }
+        step::run(
+            &format!("download {}", wanted.package),
+            apt("apt-get").args(["download", &name]),
+        )?;
         let mut unpack = Command::new("dpkg");
         unpack.arg("-x").arg(downloaded(&work)?).arg(&root);
-        step::run(&format!("unpack {package}"), &mut unpack)?;
+        step::run(&format!("unpack {}", wanted.package), &mut unpack)?;
         fs::rename(&root, target)
             .with_context(|| format!("move {} to {}", root.display(), target.display()))?;
         fs::remove_dir_all(&work).with_context(|| format!("remove {}", work.display()))?;
@@ -129,6 +137,16 @@ fn offered(apt_cache: &mut Command, wanted: &Wanted) -> Result<Option<String>> {
         .map(str::trim)
         .find(|full| is_version(full, wanted.upstream))
         .map(str::to_owned))
+}
+
+/// The first dependency that `apt-cache depends` names and that begins so.
+fn dependency(depends: &mut Command, beginning: &str) -> Result<String> {
+    let text = step::output(depends)?;
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix("Depends: "))
+        .find(|name| name.starts_with(beginning))
+        .map(str::to_owned)
+        .with_context(|| format!("find a dependency {beginning}… in {text:?}"))
 }
 
 /// Whether `full` is `upstream`, or continues it after a separator.

@@ -1,5 +1,5 @@
-//! The stubs that tests of the loader start kernels with: the oldest that anybody may still
-//! build an image with, the one we ship, the newest there is.
+//! What tests of the loader start: a kernel, and the stubs in front of it, from the oldest that
+//! anybody may still build an image with, over the one we ship, to the newest there is.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,12 @@ const STUBS: &[(&str, &str, &[&str])] = &[
     ("257", "257", &["trixie"]),
     ("newest", "", &["testing"]),
 ];
+const KERNEL: Wanted = Wanted {
+    package: "linux-image-cloud-amd64",
+    upstream: "6.12",
+    suites: &["trixie"],
+    leads_to: Some("linux-image-"),
+};
 const PATH: &str = "usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 
 /// A folder with each stub as `<name>.efi`, downloaded once.
@@ -28,7 +34,7 @@ pub fn ensure() -> Result<PathBuf> {
     for &(name, upstream, suites) in STUBS {
         let stub = folder.join(format!("{name}.efi"));
         if !stub.is_file() {
-            let wanted = Wanted { package: "systemd-boot-efi", upstream, suites };
+            let wanted = Wanted { package: "systemd-boot-efi", upstream, suites, leads_to: None };
             take(&wanted, &folder.join(name), &stub)?;
         }
     }
@@ -51,4 +57,40 @@ fn take(wanted: &Wanted, unpacked: &Path, stub: &Path) -> Result<()> {
     fs::rename(&found, stub)
         .with_context(|| format!("move {} to {}", found.display(), stub.display()))?;
     fs::remove_dir_all(unpacked).with_context(|| format!("remove {}", unpacked.display()))
+}
+
+/// The kernel, downloaded once.
+///
+/// # Errors
+/// The archive has none of that version any more, or cannot be reached.
+pub fn kernel() -> Result<PathBuf> {
+    let unpacked = place::cache().join("test-kernel");
+    if let Some(kernel) = kernel_in(&unpacked)? {
+        return Ok(kernel);
+    }
+    if !archive::fetch(&KERNEL, &unpacked)? {
+        bail!(
+            "{} has no {} {}: state another version in ci/src/uefi_target/stubs.rs",
+            KERNEL.suites.join(", "),
+            KERNEL.package,
+            KERNEL.upstream
+        );
+    }
+    kernel_in(&unpacked)?.with_context(|| format!("find a kernel in {}", unpacked.display()))
+}
+
+fn kernel_in(unpacked: &Path) -> Result<Option<PathBuf>> {
+    let boot = unpacked.join("boot");
+    if !boot.is_dir() {
+        return Ok(None);
+    }
+    let entries = fs::read_dir(&boot).with_context(|| format!("list {}", boot.display()))?;
+    for entry in entries {
+        let path = entry.with_context(|| format!("list {}", boot.display()))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("vmlinuz") {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }

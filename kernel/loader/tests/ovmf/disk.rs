@@ -24,7 +24,6 @@ pub const DISK_ID: [u8; 16] = *b"disk of the test";
 const ESP_BYTES: u64 = 288 * MIB;
 const RECORD_BYTES: u64 = 16 * MIB;
 const SLOT_BYTES: u64 = 320 * MIB;
-/// A power of two, as SD cards want it.
 const DISK_BYTES: u64 = 1024 * MIB;
 /// Where the kernel image is in a slot: behind an empty root and an empty tree.
 const UKI_AT: u64 = 2 * BLOCK;

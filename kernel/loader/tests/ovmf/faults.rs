@@ -6,7 +6,7 @@ use partition_layout::slot::Slot;
 
 use crate::disk::Contents;
 use crate::machine::{Folder, Machine};
-use crate::uki::Uki;
+use crate::uki::{Kernel, Uki};
 use crate::{to_the_end, told};
 
 fn kernel(folder: &Folder, cmdline: &str) -> Vec<u8> {
@@ -32,7 +32,7 @@ fn an_altered_kernel_leads_to_the_other_slot() {
 #[test]
 fn a_kernel_that_returns_leads_to_the_other_slot() {
     let folder = Folder::new("a_kernel_that_returns");
-    let a = Uki { kernel: false, ..Uki::default() }.build(&folder.0);
+    let a = Uki { kernel: Kernel::Nothing, ..Uki::default() }.build(&folder.0);
     let b = kernel(&folder, "from=b");
     let mut image =
         Contents { slots: [Some(&a), Some(&b)], ..Contents::default() }.write(&folder.0);
@@ -58,7 +58,7 @@ fn what_is_no_program_leads_to_the_other_slot() {
 fn with_both_slots_broken_recovery_starts() {
     let folder = Folder::new("both_slots_broken");
     let a = kernel(&folder, "from=a");
-    let b = Uki { kernel: false, ..Uki::default() }.build(&folder.0);
+    let b = Uki { kernel: Kernel::Nothing, ..Uki::default() }.build(&folder.0);
     let recovery = kernel(&folder, "from=recovery");
     let mut image =
         Contents { slots: [Some(&a), Some(&b)], recovery: Some(&recovery), ..Contents::default() }

@@ -20,7 +20,6 @@ pub enum Bus {
     Scsi,
     Ahci,
     Usb,
-    Sd,
     /// With transfers of at most 8 KiB.
     Nvme,
 }
@@ -145,7 +144,6 @@ impl Machine {
             Bus::Usb => {
                 vec!["qemu-xhci".to_owned(), format!("usb-storage,drive=disk,{size}")]
             }
-            Bus::Sd => vec!["sdhci-pci".to_owned(), "sd-card,drive=disk".to_owned()],
             Bus::Nvme => vec![
                 "nvme,id=nvme,serial=1,mdts=1".to_owned(),
                 format!("nvme-ns,drive=disk,{size}"),

@@ -6,10 +6,13 @@ mod disk;
 mod machine;
 mod uki;
 
+mod buses;
 mod faults;
 mod hand;
+mod memory;
 mod ordinary;
 mod outside;
+mod stubs;
 mod watchdogs;
 
 use partition_layout::boot_variable::BootVariable;

@@ -19,13 +19,27 @@ pub struct Uki<'a> {
     /// Bytes of an initrd of zeros, to make it as large as a test wants.
     pub initrd_bytes: usize,
     pub signed: bool,
-    /// The payload in the kernel's place; without it the stub comes back with an error.
-    pub kernel: bool,
+    pub kernel: Kernel<'a>,
+}
+
+/// What is in the kernel's place.
+pub enum Kernel<'a> {
+    /// The payload: it says how it was started.
+    Payload,
+    /// Nothing: the stub comes back with an error.
+    Nothing,
+    Linux(&'a [u8]),
 }
 
 impl Default for Uki<'_> {
     fn default() -> Self {
-        Self { stub: SHIPPED_STUB, cmdline: "", initrd_bytes: 4096, signed: false, kernel: true }
+        Self {
+            stub: SHIPPED_STUB,
+            cmdline: "",
+            initrd_bytes: 4096,
+            signed: false,
+            kernel: Kernel::Payload,
+        }
     }
 }
 
@@ -45,8 +59,10 @@ impl Uki<'_> {
             (".cmdline", part("cmdline", self.cmdline.as_bytes())),
             (".initrd", part("initrd", &vec![0; self.initrd_bytes])),
         ];
-        if self.kernel {
-            parts.push((".linux", part("linux", &payload)));
+        match self.kernel {
+            Kernel::Payload => parts.push((".linux", part("linux", &payload))),
+            Kernel::Linux(kernel) => parts.push((".linux", part("linux", kernel))),
+            Kernel::Nothing => {}
         }
         let image = folder.join("image.efi");
         let mut objcopy = Command::new("objcopy");
