@@ -72,7 +72,7 @@ pub struct BootVariable {
 }
 
 /// One reason in three bytes: kind (1 trial spent, 2 load failed, 3 record not writable, 4 record
-/// rebuilt, 5 unproven slot ended, 6 overdue), slot (1 = A, 2 = B, 0 = none), cause.
+/// rebuilt, 5 unproven slot ended, 6 overdue, 7 by hand), slot (1 = A, 2 = B, 0 = none), cause.
 #[must_use]
 pub fn encode_reason(reason: Reason) -> [u8; 3] {
     let slot = |slot: Slot| slot.index() as u8 + 1;
@@ -83,6 +83,7 @@ pub fn encode_reason(reason: Reason) -> [u8; 3] {
         Reason::Rebuilt => [4, 0, 0],
         Reason::UnprovenEnded(s) => [5, slot(s), 0],
         Reason::Overdue(s) => [6, slot(s), 0],
+        Reason::ByHand => [7, 0, 0],
     }
 }
 
@@ -100,6 +101,7 @@ fn decode_reason(bytes: &[u8]) -> Option<Reason> {
         4 => Some(Reason::Rebuilt),
         5 => slot.map(Reason::UnprovenEnded),
         6 => slot.map(Reason::Overdue),
+        7 => Some(Reason::ByHand),
         _ => None,
     }
 }

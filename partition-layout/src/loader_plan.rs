@@ -68,6 +68,8 @@ pub enum Reason {
     UnprovenEnded(Slot),
     /// A proven slot was overdue [`OVERDUE_MAX`] times in a row.
     Overdue(Slot),
+    /// A person chose at the console.
+    ByHand,
 }
 
 /// The loader's procedure: ask [`LoaderPlan::choose`], make the record durable, load, start; report
@@ -136,6 +138,13 @@ impl LoaderPlan {
             return Choice::Recovery { record: self.started(Target::Recovery) };
         }
         Choice::Firmware
+    }
+
+    /// The record of a start that a person chose: no try is taken and the choice stays as it is.
+    /// It is worth storing, but nothing waits for it.
+    pub fn by_hand(&mut self, target: Target) -> Record {
+        self.reasons.push(Reason::ByHand);
+        self.started(target)
     }
 
     /// The record of the last choice could not be made durable: a trial is left out of this boot.

@@ -1,79 +1,261 @@
 //! What is written can be read, and nothing else is believed.
 
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+#![allow(clippy::unwrap_used, reason = "a test stops there")]
 
-use partition_layout::boot_state::{self, Choice, Event, ImageFacts, LoaderPlan, Start};
+use partition_layout::boot_state::{ImageFacts, Reason, factory};
 use partition_layout::boot_variable::{BootVariable, Extent};
-use partition_layout::record::{Cause, Record, Target};
+use partition_layout::bytes::{crc32c, put};
+use partition_layout::guid::Guid;
+use partition_layout::labels::{self, ImageLabels};
+use partition_layout::record::{
+    Cause, Content, Fault, LastStart, Quarantined, Record, SlotRecord, Stage, Target,
+};
 use partition_layout::slot::Slot;
-use partition_layout::slot_image::{Header, Trailer};
+use partition_layout::slot_image::{self, Header, Trailer};
+use partition_layout::tlv::{self, CRITICAL};
 use partition_layout::verity::{TreeBuilder, VerityTable, tree_size};
 use partition_layout::{frames, places};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 
-fn facts(release: u64) -> ImageFacts {
-    ImageFacts { release, secver: 1, digest: [u8::try_from(release).unwrap_or(9); 32] }
+fn any_slot() -> impl Strategy<Value = Slot> {
+    prop_oneof![Just(Slot::A), Just(Slot::B)]
 }
 
-const START: Start = Start { nonce: [7; 16], rtc_s: 1000 };
+fn any_target() -> impl Strategy<Value = Target> {
+    prop_oneof![any_slot().prop_map(Target::Slot), Just(Target::Recovery)]
+}
 
-fn booted(record: &Record) -> (Slot, Record) {
-    match LoaderPlan::new(record, START).choose() {
-        Choice::Start { slot, record, .. } => (slot, record),
-        other => panic!("{other:?}"),
+fn any_cause() -> impl Strategy<Value = Cause> {
+    prop::sample::select(vec![
+        Cause::Unknown,
+        Cause::TriesSpent,
+        Cause::Unreadable,
+        Cause::Refused,
+        Cause::Returned,
+        Cause::Gate,
+        Cause::Verity,
+        Cause::Hang,
+        Cause::Overdue,
+        Cause::Operator,
+    ])
+}
+
+fn any_slot_record() -> impl Strategy<Value = SlotRecord> {
+    let content = prop::sample::select(vec![Content::Empty, Content::Writing, Content::Sealed]);
+    let fault = prop::sample::select(vec![Fault::None, Fault::Spent, Fault::Load, Fault::Evidence]);
+    (content, fault, any_cause(), any::<(bool, u32, u64, [u8; 32], bool)>()).prop_map(
+        |(content, fault, cause, (proven, secver, release, digest, counted))| SlotRecord {
+            content,
+            proven,
+            fault,
+            cause,
+            secver,
+            release,
+            digest,
+            counted,
+        },
+    )
+}
+
+fn any_quarantined() -> impl Strategy<Value = Option<Quarantined>> {
+    let entry = (any::<[u8; 16]>(), any_cause(), any::<u8>(), any::<u32>())
+        .prop_filter("zeros are no digest", |(prefix, ..)| *prefix != [0; 16])
+        .prop_map(|(prefix, cause, count, generation)| Quarantined {
+            prefix,
+            cause,
+            count,
+            generation,
+        });
+    prop::option::of(entry)
+}
+
+fn any_last_start() -> impl Strategy<Value = LastStart> {
+    let stage = prop::sample::select(vec![
+        Stage::Loader,
+        Stage::Init,
+        Stage::Gate,
+        Stage::Confirmed,
+        Stage::Clean,
+    ]);
+    (prop::option::of(any_target()), stage, any::<(u8, u32, u64)>()).prop_map(
+        |(target, stage, (overdue, watchdog, rtc_s))| LastStart {
+            target,
+            stage,
+            overdue,
+            watchdog,
+            rtc_s,
+        },
+    )
+}
+
+fn any_record() -> impl Strategy<Value = Record> {
+    let numbers = any::<([u8; 16], [u8; 16], u8, u8, u8, bool, u32)>();
+    let slots = [any_slot_record(), any_slot_record()];
+    let quarantine = std::array::from_fn(|_| any_quarantined());
+    let choice = (0..u64::MAX, any_slot(), prop::option::of(any_slot()));
+    (numbers, slots, quarantine, choice, any_last_start()).prop_map(
+        |(numbers, slots, quarantine, (generation, default, trial), last)| {
+            let (disk_id, nonce, tries, clean, asks, confirmed_this_boot, floor) = numbers;
+            Record {
+                generation,
+                disk_id,
+                nonce,
+                default,
+                trial,
+                tries,
+                clean,
+                asks,
+                confirmed_this_boot,
+                last,
+                floor,
+                slots,
+                quarantine,
+                raw: [0; 512],
+            }
+        },
+    )
+}
+
+fn sample_trailer() -> Trailer {
+    Trailer {
+        data_size: 8192,
+        hash_size: 8192,
+        uki_at: 16384,
+        uki_size: 5000,
+        uki_sha256: [4; 32],
+        root_hash: [5; 32],
+        salt: [1; 32],
+        release: 7,
+        secver: 1,
+        version: "1.0".into(),
+        product: "bascule".into(),
+        arch: "x86_64".into(),
+        watchdogs: 3,
     }
 }
 
-fn apply(record: &Record, running: Slot, event: Event) -> Record {
-    boot_state::step(record, running, event).unwrap().record
+/// Appends an entry to the list of a header or trailer, with the checksum put right.
+fn with_entry(bytes: &[u8], list_at: usize, kind: u16) -> Vec<u8> {
+    let used: usize = tlv::parse(&bytes[list_at..]).unwrap().iter().map(|(_, v)| v.len() + 4).sum();
+    let mut entry = Vec::new();
+    tlv::push(&mut entry, kind, b"later");
+    let mut out = bytes.to_vec();
+    put(&mut out, list_at + used, &entry);
+    put(&mut out, 12, &[0; 4]);
+    let crc = crc32c(&[&out]);
+    put(&mut out, 12, &crc.to_le_bytes());
+    out
 }
 
 #[test]
-fn an_update_is_tried_confirmed_and_can_be_rolled_back() {
-    let factory = boot_state::factory([1; 16], facts(1));
-    let (slot, record) = booted(&factory);
-    assert_eq!(slot, Slot::A);
-    let record = apply(&record, slot, Event::Confirm);
-    let record = apply(&record, slot, Event::Disarm);
-    let record = apply(&record, slot, Event::Seal(facts(2)));
-    let record = apply(&record, slot, Event::Arm);
-    let (slot, record) = booted(&record);
-    assert_eq!((slot, record.tries), (Slot::B, 2));
-    let record = apply(&record, slot, Event::Confirm);
-    assert_eq!((record.default, record.trial), (Slot::B, None));
-    let record = apply(&record, slot, Event::Rollback);
-    let (slot, record) = booted(&record);
-    assert_eq!(slot, Slot::A);
-    let record = apply(&record, slot, Event::Confirm);
-    assert_eq!(record.quarantined(&[2; 32]).map(|q| q.cause), Some(Cause::Operator));
-    // Forward again by the same command.
-    let record = apply(&record, slot, Event::Rollback);
-    assert_eq!(booted(&record).0, Slot::B);
+fn entries_of_later_versions_are_passed_over_unless_critical() {
+    let trailer = sample_trailer().encode();
+    assert_eq!(Trailer::decode(&with_entry(&trailer, 16, 900)), Ok(sample_trailer()));
+    let critical = with_entry(&trailer, 16, 900 | CRITICAL);
+    assert_eq!(Trailer::decode(&critical), Err(slot_image::Invalid::Unknown(900 | CRITICAL)));
+    let header = Header { trailer_at: 32768 };
+    assert_eq!(Header::decode(&with_entry(&header.encode(), 24, 900)), Ok(header.clone()));
+    assert!(Header::decode(&with_entry(&header.encode(), 24, 900 | CRITICAL)).is_err());
+    let variable = sample_variable();
+    let mut longer = variable.encode();
+    tlv::push(&mut longer, 900, b"later");
+    assert_eq!(BootVariable::decode(&longer), Some(variable));
 }
 
 #[test]
-fn a_trial_that_never_reports_goes_back_and_is_counted_once_the_old_slot_is_well() {
-    let factory = boot_state::factory([1; 16], facts(1));
-    let (slot, mut record) = booted(&factory);
-    for event in [Event::Confirm, Event::Disarm, Event::Seal(facts(2)), Event::Arm] {
-        record = apply(&record, slot, event);
+fn trailers_that_contradict_themselves_are_refused() {
+    let refused = |change: fn(&mut Trailer)| {
+        let mut trailer = sample_trailer();
+        change(&mut trailer);
+        Trailer::decode(&trailer.encode()) == Err(slot_image::Invalid::Value)
+    };
+    assert!(refused(|t| t.data_size = 0));
+    assert!(refused(|t| t.data_size = 8193));
+    assert!(refused(|t| t.uki_at = 8192), "the UKI lies in the tree");
+    assert!(refused(|t| t.uki_size = 0));
+    assert!(refused(|t| t.uki_size = slot_image::UKI_MAX + 1));
+    assert!(refused(|t| t.hash_size = u64::MAX - 4095));
+    assert!(refused(|t| t.version = "1\n0".into()));
+    assert!(!sample_trailer().fits(20480), "the trailer lies in the UKI");
+    assert!(sample_trailer().fits(24576));
+    assert_eq!(Trailer::decode(&[0; 4096]), Err(slot_image::Invalid::Absent));
+}
+
+fn sample_labels() -> ImageLabels {
+    ImageLabels {
+        product: "bascule".into(),
+        kind: labels::KIND_OS.into(),
+        arch: "x86_64".into(),
+        release: u64::MAX,
+        secver: 3,
+        min_from: 2,
+        requires: vec!["two-disks".into()],
+        version: "1.2".into(),
+        slot_size: 1 << 20,
+        slot_sha256: [1; 32],
+        root_hash: [2; 32],
     }
-    for _ in 0..3 {
-        let (slot, next) = booted(&record);
-        assert_eq!(slot, Slot::B);
-        record = next;
+}
+
+#[test]
+fn each_label_is_needed_and_checked_and_strangers_are_passed_over() {
+    let whole = sample_labels().encode();
+    assert_eq!(whole.len(), 12);
+    assert_eq!(sample_labels().unmet_requirement(), Some("two-disks"), "refused by name");
+    let mut more = whole.clone();
+    more.insert("org.bascule.later".into(), "x".into());
+    more.insert("maintainer".into(), "x".into());
+    assert_eq!(ImageLabels::decode(&more), Ok(sample_labels()));
+    for key in whole.keys() {
+        let mut less = whole.clone();
+        less.remove(key);
+        let why = ImageLabels::decode(&less).unwrap_err().to_string();
+        assert!(why.contains(key.as_str()) && why.contains("missing"), "{why}");
+        for bad in ["", "\u{1b}[2J", "-1", "99999999999999999999999", "[1]"] {
+            let mut altered: BTreeMap<String, String> = whole.clone();
+            altered.insert(key.clone(), bad.into());
+            let free_text = ["product", "kind", "arch", "version"].iter().any(|k| key.ends_with(k));
+            let plain = !bad.is_empty() && !bad.contains('\u{1b}');
+            assert_eq!(ImageLabels::decode(&altered).is_ok(), free_text && plain, "{key}={bad:?}");
+        }
     }
-    let (slot, record) = booted(&record);
-    assert_eq!(slot, Slot::A);
-    assert_eq!(record.quarantined(&[2; 32]), None);
-    let record = apply(&record, slot, Event::Confirm);
-    assert_eq!(record.quarantined(&[2; 32]).map(|q| q.cause), Some(Cause::TriesSpent));
+}
+
+fn sample_variable() -> BootVariable {
+    BootVariable {
+        loader: "0.1.0".into(),
+        disk_id: [1; 16],
+        nonce: [2; 16],
+        booted: Target::Slot(Slot::B),
+        slot: Extent { first: 2048, sectors: 4096 },
+        sector_size: 512,
+        generation: 9,
+        record_written: true,
+        record: Extent { first: 34, sectors: 100 },
+        watchdogs: 1,
+        reasons: vec![Reason::LoadFailed(Slot::A, Cause::Refused)],
+        buffer: 0x1000,
+    }
+}
+
+fn any_reason() -> impl Strategy<Value = Reason> {
+    prop_oneof![
+        any_slot().prop_map(Reason::TrialSpent),
+        (any_slot(), any_cause()).prop_map(|(slot, cause)| Reason::LoadFailed(slot, cause)),
+        Just(Reason::NotWritable),
+        Just(Reason::Rebuilt),
+        Just(Reason::ByHand),
+        any_slot().prop_map(Reason::UnprovenEnded),
+        any_slot().prop_map(Reason::Overdue),
+    ]
 }
 
 proptest! {
     #[test]
     fn records_keep_what_they_do_not_know(bytes in prop::collection::vec(any::<u8>(), 200), generation in 0..u64::MAX) {
-        let mut record = boot_state::factory([3; 16], facts(5));
+        let mut record = factory([3; 16], ImageFacts { release: 5, secver: 1, digest: [5; 32] });
         record.generation = generation;
         record.raw[312..].copy_from_slice(&bytes);
         let encoded = record.encode();
@@ -124,28 +306,71 @@ proptest! {
     }
 
     #[test]
-    fn the_tree_has_the_size_that_was_planned(blocks in 1_usize..400) {
-        let mut tree = TreeBuilder::new([0; 32]);
-        tree.update(&vec![0; blocks * 4096]);
-        prop_assert_eq!(tree.finish().bytes.len() as u64, tree_size(blocks as u64));
+    fn boot_variables_come_back(
+        booted in any_target(), reasons in prop::collection::vec(any_reason(), 0..9),
+        numbers in any::<(u64, u64, u32, u64, bool, u64)>(), ids in any::<([u8; 16], [u8; 16])>(),
+    ) {
+        let variable = BootVariable {
+            booted,
+            reasons,
+            disk_id: ids.0,
+            nonce: ids.1,
+            slot: Extent { first: numbers.0, sectors: numbers.1 },
+            sector_size: numbers.2,
+            generation: numbers.3,
+            record_written: numbers.4,
+            buffer: numbers.5,
+            ..sample_variable()
+        };
+        let bytes = variable.encode();
+        for end in 0..bytes.len() {
+            let cut = BootVariable::decode(&bytes[..end]);
+            // Only what os-init can do without may be missing.
+            prop_assert!(cut.is_none_or(|cut| cut.nonce == variable.nonce && cut.slot == variable.slot));
+        }
+        prop_assert_eq!(BootVariable::decode(&bytes), Some(variable));
+    }
+
+    #[test]
+    fn records_come_back(record in any_record()) {
+        let bytes = record.encode();
+        prop_assert_eq!(Record::decode(&bytes), Ok(Record { raw: bytes, ..record }));
+    }
+
+    #[test]
+    fn verity_tables_come_back_in_one_length(
+        data_blocks in 1..u64::MAX, hash_start in any::<u64>(), root in any::<[u8; 32]>(), salt in any::<[u8; 32]>(),
+    ) {
+        let table = VerityTable { data_blocks, hash_start, root, salt };
+        let text = table.encode();
+        prop_assert_eq!(text.len(), VerityTable { data_blocks: 1, ..table.clone() }.encode().len());
+        prop_assert_eq!(VerityTable::decode(&format!("{text} ")), None);
+        prop_assert_eq!(VerityTable::decode(&text.replace("salt", "Salt")), None);
+        prop_assert_eq!(VerityTable::decode(&text), Some(table));
+    }
+
+    #[test]
+    fn labels_come_back(
+        release in any::<u64>(), secver in any::<u32>(), requires in prop::collection::vec("[ -~]{0,20}", 0..5),
+    ) {
+        let labels = ImageLabels { release, secver, requires, ..sample_labels() };
+        prop_assert_eq!(ImageLabels::decode(&labels.encode()), Ok(labels));
+    }
+
+    #[test]
+    fn guids_come_back(bytes in any::<[u8; 16]>()) {
+        prop_assert_eq!(Guid::parse(&Guid(bytes).to_string()), Some(Guid(bytes)));
     }
 }
 
 #[test]
-fn the_boot_variable_comes_back() {
-    let variable = BootVariable {
-        loader: "0.1.0".into(),
-        disk_id: [1; 16],
-        nonce: [2; 16],
-        booted: Target::Slot(Slot::B),
-        slot: Extent { first: 2048, sectors: 4096 },
-        sector_size: 512,
-        generation: 9,
-        record_written: true,
-        record: Extent { first: 34, sectors: 100 },
-        watchdogs: 1,
-        reasons: vec![boot_state::Reason::LoadFailed(Slot::A, Cause::Refused)],
-        buffer: 0x1000,
-    };
-    assert_eq!(BootVariable::decode(&variable.encode()), Some(variable));
+fn the_tree_has_the_size_that_was_planned() {
+    for blocks in [0, 1, 2, 127, 128, 129, 300, 128 * 128 + 1] {
+        let mut tree = TreeBuilder::new([0; 32]);
+        let block = [0; 4096];
+        for _ in 0..blocks {
+            tree.update(&block);
+        }
+        assert_eq!(tree.finish().bytes.len() as u64, tree_size(blocks), "{blocks} blocks");
+    }
 }

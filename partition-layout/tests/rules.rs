@@ -68,6 +68,18 @@ fn a_trial_takes_a_try_before_it_starts_and_must_be_durable() {
 }
 
 #[test]
+fn a_start_by_hand_takes_no_try_and_changes_no_choice() {
+    let mut plan = plan(&armed());
+    let record = plan.by_hand(Target::Slot(B));
+    assert_eq!((record.trial, record.tries, record.nonce), (Some(B), 3, [7; 16]));
+    assert_eq!(record.slots, armed().slots);
+    assert_eq!(
+        (plan.by_hand(Target::Recovery).default, plan.reasons()),
+        (A, &[Reason::ByHand; 2][..])
+    );
+}
+
+#[test]
 fn a_spent_trial_ranks_the_slot_and_goes_on_in_the_same_boot() {
     let spent = Record { tries: 0, ..armed() };
     let mut plan = plan(&spent);

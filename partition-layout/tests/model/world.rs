@@ -232,7 +232,10 @@ impl World {
                 LoaderPlan::rebuild([9; 16], trailers, start)
             }
         };
+        let mut answers = 0;
         loop {
+            answers += 1;
+            assert!(answers < 8, "the loader's plan does not end");
             match plan.choose() {
                 Choice::Start { slot, record, must_be_durable } => {
                     let before = self.record(&state).map(|record| (record.trial, fuel(record)));
