@@ -167,7 +167,7 @@ fn an_update_decays_and_lost_or_read_only_records() {
 
 #[test]
 fn an_update_a_fault_and_a_power_cut() {
-    check("mixed", Budget { cuts: 1, faults: 1, updates: 1, arms: 2, stops: 1, ..NOTHING });
+    check("mixed", Budget { cuts: 1, faults: 1, updates: 1, arms: 1, stops: 1, ..NOTHING });
 }
 
 #[test]

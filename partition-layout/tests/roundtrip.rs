@@ -1,7 +1,6 @@
 //! What is written can be read, and nothing else is believed.
 
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
-#![allow(clippy::unwrap_used, reason = "a test stops there")]
 
 use partition_layout::boot_state::{ImageFacts, Reason, factory};
 use partition_layout::boot_variable::{BootVariable, Extent};
