@@ -84,7 +84,8 @@ fn mount_kernel_file_systems() -> Result<(), String> {
 }
 
 /// Loads the initrd's modules in the order of their file names. One that has no hardware, or is
-/// loaded already, fails, and that is no error.
+/// loaded already, fails, and that is no error; nor is one whose bus is not there (ENOENT: it needs
+/// symbols of a module that did not stay).
 fn load_modules(watchdog: &mut Petted) {
     let mut paths: Vec<_> =
         fs::read_dir("/modules").into_iter().flatten().flatten().map(|e| e.path()).collect();
@@ -95,7 +96,7 @@ fn load_modules(watchdog: &mut Petted) {
                 .map_err(|e| e.to_string())
         });
         if let Err(why) = loaded
-            && !["EEXIST", "ENODEV"].iter().any(|fine| why.starts_with(fine))
+            && !["EEXIST", "ENODEV", "ENOENT"].iter().any(|fine| why.starts_with(fine))
         {
             warn(&format!("load {}: {why}", path.display()));
         }

@@ -68,7 +68,7 @@ pub fn replace(path: &str, text: &str) -> io::Result<()> {
 fn chrony(servers: &[String]) -> String {
     let mut text = String::from(
         "driftfile /var/lib/bascule/time/drift\nmakestep 1.0 3\nrtcsync\ncmdport 0\n\
-         bindcmdaddress /run/chrony/chronyd.sock\npidfile /run/chrony/chronyd.pid\n",
+         bindcmdaddress /\npidfile /\n",
     );
     for server in servers {
         if server.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:".contains(&b)) {

@@ -11,6 +11,7 @@ use super::supervisor::{Action, Event, State};
 use super::{console, probes, resolv, serve, spec};
 use crate::boot_facts::BootFacts;
 use crate::config::Config;
+use crate::console::{say, warn};
 use crate::gate::{Facts, Probe, ServiceFact, Verdict};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -110,7 +111,7 @@ fn read_files(folder: &Path) -> Result<Vec<ServiceFile>, String> {
         // One broken file costs one service; the gate then names what is missing.
         match parsed {
             Ok(file) => files.push(file),
-            Err(why) => eprintln!("os-services: {}: {why}; left out", path.display()),
+            Err(why) => warn(&format!("{}: {why}; left out", path.display())),
         }
     }
     file::order(files).map_err(|e| format!("order the services: {e}"))
@@ -149,10 +150,16 @@ impl Manager {
 
     fn take(&mut self, news: News) {
         match news {
-            News::Started { index } => self.step(index, Event::Started),
+            News::Started { index } => {
+                if let Some(service) = self.services.get(index) {
+                    say(&format!("{} started", service.file.name));
+                }
+                self.step(index, Event::Started);
+            }
             News::Ended { index, reason } => {
                 if let Some(service) = self.services.get_mut(index) {
-                    eprintln!("os-services: {}: {reason}", service.file.name);
+                    // Back-off bounds how often; the console is where it is looked for first.
+                    warn(&format!("{}: {reason}", service.file.name));
                     service.reason = Some(reason);
                     service.restarts = service.restarts.saturating_add(1);
                 }
