@@ -1,0 +1,368 @@
+//! One answer.
+
+use std::convert::Infallible;
+use std::io::Write as _;
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+
+use crate::faults::{DigestHeader, Faults, Ranges, Redirect, Referrers};
+use crate::proxy::{Context, Seen};
+use crate::referrers::digest;
+
+/// How far off a wrong range is, in bytes.
+const OFF_BY: u64 = 1000;
+/// How many unrelated referrers crowd a list.
+const CROWD: usize = 200;
+
+/// A body that may break off.
+pub(crate) struct Cut {
+    bytes: Bytes,
+    breaks: bool,
+    is_chunked: bool,
+}
+
+impl Body for Cut {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        if self.bytes.is_empty() {
+            let end = self.breaks.then(|| Err(std::io::Error::other("cut")));
+            self.breaks = false;
+            return Poll::Ready(end);
+        }
+        let length = self.bytes.len().min(64 << 10);
+        Poll::Ready(Some(Ok(Frame::data(self.bytes.split_to(length)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_empty() && !self.breaks
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.breaks || self.is_chunked {
+            SizeHint::default()
+        } else {
+            SizeHint::with_exact(self.bytes.len() as u64)
+        }
+    }
+}
+
+type Answer = Response<Cut>;
+
+/// Answers `request`; `is_storage` is the server that blobs are redirected to.
+pub(crate) async fn answer(
+    context: &Context,
+    request: Request<Incoming>,
+    is_storage: bool,
+) -> Result<Answer, Infallible> {
+    let faults = note(context, &request, is_storage);
+    let answered = if is_storage {
+        storage(context, request, &faults).await
+    } else {
+        front(context, request, &faults).await
+    };
+    Ok(answered.unwrap_or_else(|| plain(502, "the registry behind the proxy did not answer")))
+}
+
+fn note(context: &Context, request: &Request<Incoming>, at_storage: bool) -> Faults {
+    let mut shared = context.shared();
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let seen = Seen {
+        method: request.method().to_string(),
+        path: request.uri().to_string(),
+        range: header("range").map(str::to_owned),
+        has_login: header("authorization").is_some(),
+        at_storage,
+    };
+    shared.seen.push(seen);
+    shared.faults.clone()
+}
+
+async fn front(context: &Context, request: Request<Incoming>, faults: &Faults) -> Option<Answer> {
+    let path = request.uri().path().to_owned();
+    if let Some(refused) = refuse(context, &path, faults) {
+        return Some(refused);
+    }
+    if request.method() == Method::GET && path.contains("/referrers/") {
+        if let Some(answer) = referrers(context, &path, faults) {
+            return Some(answer);
+        }
+    }
+    let is_blob = request.method() == Method::GET && path.contains("/blobs/sha256:");
+    if is_blob && faults.redirect != Redirect::None {
+        return Some(redirect(context, &request, faults));
+    }
+    if is_blob {
+        return blob(context, request, faults).await;
+    }
+    let is_manifest = path.contains("/manifests/");
+    let is_put = request.method() == Method::PUT;
+    let is_get = request.method() == Method::GET;
+    let (answer, sent) = forward(context, request, None).await?;
+    let (mut parts, mut bytes) = (answer.headers().clone(), answer.body().clone());
+    let serves = matches!(faults.referrers, Referrers::Served | Referrers::Crowded);
+    if is_manifest && is_put && answer.status() == StatusCode::CREATED && serves {
+        if let Some(subject) = context.shared().store.pushed(&sent) {
+            set(&mut parts, "oci-subject", &subject);
+        }
+    }
+    if is_manifest && is_get && answer.status() == StatusCode::OK {
+        bytes = manifest(&path, bytes, &mut parts, faults);
+    }
+    Some(build(answer.status(), parts, bytes, faults.chunked, false))
+}
+
+fn manifest(path: &str, bytes: Bytes, headers: &mut HeaderMap, faults: &Faults) -> Bytes {
+    let mut bytes = bytes.to_vec();
+    if faults.alter_manifest && !path.contains("/manifests/sha256") {
+        bytes.push(b'\n');
+        set(headers, "docker-content-digest", &digest(&bytes));
+    }
+    if faults.pad_manifest > 0 {
+        bytes.resize(bytes.len() + faults.pad_manifest, b' ');
+        set(headers, "docker-content-digest", &digest(&bytes));
+    }
+    match faults.digest_header {
+        DigestHeader::Honest => {}
+        DigestHeader::Missing => {
+            headers.remove("docker-content-digest");
+        }
+        DigestHeader::Wrong => set(headers, "docker-content-digest", &digest(b"other")),
+    }
+    if faults.gzip {
+        set(headers, "content-encoding", "gzip");
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        // Writing into memory does not fail.
+        let _ = encoder.write_all(&bytes);
+        bytes = encoder.finish().unwrap_or_default();
+    }
+    bytes.into()
+}
+
+fn refuse(context: &Context, path: &str, faults: &Faults) -> Option<Answer> {
+    let refusal = faults.refusal.as_ref().filter(|refusal| path.contains(&refusal.path))?;
+    let mut shared = context.shared();
+    if refusal.times > 0 && shared.refused >= refusal.times {
+        return None;
+    }
+    shared.refused += 1;
+    let mut answer = if refusal.html {
+        html(refusal.status)
+    } else {
+        plain(refusal.status, "{\"errors\":[{\"code\":\"TOOMANYREQUESTS\"}]}")
+    };
+    if let Some(wait) = &refusal.retry_after {
+        set(answer.headers_mut(), "retry-after", wait);
+    }
+    Some(answer)
+}
+
+fn referrers(context: &Context, path: &str, faults: &Faults) -> Option<Answer> {
+    let subject = path.rsplit('/').next().unwrap_or_default();
+    let shared = context.shared();
+    let index = match faults.referrers {
+        Referrers::Honest => return None,
+        Referrers::Served => shared.store.index(subject, 0),
+        Referrers::Crowded => shared.store.index(subject, CROWD),
+        Referrers::Empty => shared.store.index("", 0),
+        Referrers::NotJson => return Some(plain(200, "not here")),
+        Referrers::Html => return Some(html(200)),
+    };
+    let mut answer = plain(200, "");
+    *answer.body_mut() = whole(index.into());
+    set(answer.headers_mut(), "content-type", "application/vnd.oci.image.index.v1+json");
+    Some(answer)
+}
+
+fn redirect(context: &Context, request: &Request<Incoming>, faults: &Faults) -> Answer {
+    let path = request.uri().path();
+    let to = match faults.redirect {
+        Redirect::Loop => format!("{path}?again"),
+        Redirect::LinkLocal => format!("http://169.254.169.254{path}"),
+        Redirect::Storage | Redirect::Expiring | Redirect::None => {
+            format!("http://{}{path}?signature=secret", context.storage)
+        }
+    };
+    let mut answer = plain(307, "");
+    set(answer.headers_mut(), "location", &to);
+    answer
+}
+
+/// A storage server: takes signed addresses and nothing else.
+async fn storage(context: &Context, request: Request<Incoming>, faults: &Faults) -> Option<Answer> {
+    if request.method() == Method::HEAD || request.headers().contains_key("authorization") {
+        return Some(plain(400, "only signed addresses are taken"));
+    }
+    if faults.redirect == Redirect::Expiring {
+        let mut shared = context.shared();
+        shared.expired += 1;
+        if shared.expired.is_multiple_of(2) {
+            return Some(plain(403, "signature has expired"));
+        }
+    }
+    blob(context, request, faults).await
+}
+
+async fn blob(context: &Context, request: Request<Incoming>, faults: &Faults) -> Option<Answer> {
+    let asked = request.headers().get("range").and_then(|value| value.to_str().ok());
+    let range = asked.and_then(parse_range);
+    let is_open = asked.is_some_and(|asked| asked.ends_with('-'));
+    let refused = match faults.ranges {
+        Ranges::Refuse416 => asked.is_some(),
+        Ranges::Refuse416Open => is_open,
+        _ => false,
+    };
+    if refused {
+        return Some(plain(416, ""));
+    }
+    let wanted = match (faults.ranges, range) {
+        (Ranges::Whole200, _) | (_, None) => None,
+        (Ranges::Other, Some((from, until))) => Some((from + OFF_BY, until)),
+        (Ranges::Earlier, Some((from, until))) => Some((from.saturating_sub(OFF_BY), until)),
+        (Ranges::Half, Some((from, until))) => Some((from, from + (until - from) / 2)),
+        (_, range) => range,
+    };
+    let (answer, _) = forward(context, request, Some(wanted)).await?;
+    let mut headers = answer.headers().clone();
+    let mut bytes = answer.body().clone();
+    if answer.status() == StatusCode::PARTIAL_CONTENT {
+        match faults.ranges {
+            Ranges::StripAcceptRanges => {
+                headers.remove("accept-ranges");
+            }
+            Ranges::NoHeader => {
+                headers.remove("content-range");
+            }
+            Ranges::WrongHeader => set(&mut headers, "content-range", "bytes 7-8/9"),
+            Ranges::Multipart => bytes = multipart(&mut headers, &bytes),
+            _ => {}
+        }
+    }
+    if faults.alter_blob && bytes.len() > 4096 {
+        bytes = altered(&bytes);
+    }
+    if faults.truncate_blob > 0 {
+        let keep = (bytes.len() as u64).saturating_sub(faults.truncate_blob);
+        bytes.truncate(usize::try_from(keep).unwrap_or(usize::MAX));
+    }
+    let breaks = cut(context, &mut bytes, faults);
+    Some(build(answer.status(), headers, bytes, faults.chunked, breaks))
+}
+
+fn altered(bytes: &Bytes) -> Bytes {
+    let mut bytes = bytes.to_vec();
+    let middle = bytes.len() / 2;
+    if let Some(byte) = bytes.get_mut(middle) {
+        *byte ^= 1;
+    }
+    bytes.into()
+}
+
+fn cut(context: &Context, bytes: &mut Bytes, faults: &Faults) -> bool {
+    let Some(after) = faults.cut_after.and_then(|after| usize::try_from(after).ok()) else {
+        return false;
+    };
+    let mut shared = context.shared();
+    if bytes.len() <= after || faults.cuts > 0 && shared.cut >= faults.cuts {
+        return false;
+    }
+    shared.cut += 1;
+    bytes.truncate(after);
+    true
+}
+
+fn multipart(headers: &mut HeaderMap, bytes: &Bytes) -> Bytes {
+    let range = headers.remove("content-range");
+    let range = range.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
+    set(headers, "content-type", "multipart/byteranges; boundary=B");
+    let mut body = format!("--B\r\nContent-Range: {range}\r\n\r\n").into_bytes();
+    body.extend_from_slice(bytes);
+    body.extend_from_slice(b"\r\n--B--\r\n");
+    body.into()
+}
+
+fn parse_range(text: &str) -> Option<(u64, u64)> {
+    let (from, last) = text.strip_prefix("bytes=")?.split_once('-')?;
+    Some((from.parse().ok()?, last.parse().ok()?))
+}
+
+/// Asks the registry. `range` replaces the request's own, where it is given. Returns the answer
+/// and the body that was sent.
+async fn forward(
+    context: &Context,
+    request: Request<Incoming>,
+    range: Option<Option<(u64, u64)>>,
+) -> Option<(Response<Bytes>, Bytes)> {
+    let (mut parts, body) = request.into_parts();
+    let sent = body.collect().await.ok()?.to_bytes();
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    parts.uri = format!("http://{}{path}", context.upstream).parse().ok()?;
+    // The registry makes its own addresses of the host that it was asked by, so leave that.
+    parts.headers.remove("content-length");
+    parts.headers.remove("transfer-encoding");
+    if let Some(range) = range {
+        parts.headers.remove("range");
+        if let Some((from, last)) = range {
+            set(&mut parts.headers, "range", &format!("bytes={from}-{last}"));
+        }
+    }
+    let request = Request::from_parts(parts, Full::new(sent.clone()));
+    let answer = context.client.request(request).await.ok()?;
+    let (parts, body) = answer.into_parts();
+    let bytes = body.collect().await.ok()?.to_bytes();
+    Some((Response::from_parts(parts, bytes), sent))
+}
+
+fn build(
+    status: StatusCode,
+    mut headers: HeaderMap,
+    bytes: Bytes,
+    is_chunked: bool,
+    breaks: bool,
+) -> Answer {
+    let length = headers.remove("content-length");
+    headers.remove("transfer-encoding");
+    headers.remove("connection");
+    let mut answer = Response::new(Cut { bytes, breaks, is_chunked });
+    // A body that breaks off was announced whole; an answer to HEAD announces what it does not send.
+    if let Some(length) = length.filter(|_| breaks || answer.body().bytes.is_empty()) {
+        headers.insert("content-length", length);
+    }
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers;
+    answer
+}
+
+fn plain(status: u16, text: &str) -> Answer {
+    let mut answer = Response::new(whole(Bytes::copy_from_slice(text.as_bytes())));
+    *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    set(answer.headers_mut(), "content-type", "application/json");
+    answer
+}
+
+fn html(status: u16) -> Answer {
+    let mut answer = plain(status, "<html><body>Please log in to the network</body></html>");
+    set(answer.headers_mut(), "content-type", "text/html; charset=utf-8");
+    answer
+}
+
+fn whole(bytes: Bytes) -> Cut {
+    Cut { bytes, breaks: false, is_chunked: false }
+}
+
+fn set(headers: &mut HeaderMap, name: &str, value: &str) {
+    let name = HeaderName::from_bytes(name.as_bytes());
+    if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value)) {
+        headers.insert(name, value);
+    }
+}
