@@ -127,12 +127,13 @@ fn open(envelope: &Envelope, roots: &TrustRoots) -> Result<(Vec<u8>, String), No
 /// Purpose and subject of a payload whose signature has been checked.
 fn check_statement(payload: &[u8], subject: Digest) -> Result<(), NotVouched> {
     let statement: Statement = parse(payload)?;
+    // Purpose first: attestations of older statement types are told as what they are.
+    if statement.predicate_type != PURPOSE_IMAGE {
+        return Err(NotVouched::WrongPurpose(statement.predicate_type.chars().take(80).collect()));
+    }
     if statement.kind != STATEMENT_TYPE {
         let named: String = statement.kind.chars().take(80).collect();
         return Err(NotVouched::Unsupported(format!("statement {named:?}")));
-    }
-    if statement.predicate_type != PURPOSE_IMAGE {
-        return Err(NotVouched::WrongPurpose(statement.predicate_type.chars().take(80).collect()));
     }
     let named = statement.subject.iter().take(SUBJECTS_MAX);
     let fits = |named: &Subject| {

@@ -171,11 +171,19 @@ async fn connect(socket: &std::path::Path) -> Result<UpdateClient<Channel>, Fail
 }
 
 fn lost(status: tonic::Status) -> Failure {
-    let class = match status.code() {
-        tonic::Code::PermissionDenied => Class::Refused,
-        _ => Class::System,
+    let told = status.message();
+    let (class, message) = match status.code() {
+        tonic::Code::PermissionDenied => (Class::Refused, format!("ask the updater: {told}")),
+        // The daemon's own answers; all other codes are the connection's.
+        tonic::Code::Unavailable | tonic::Code::InvalidArgument => {
+            (Class::System, format!("ask the updater: {told}"))
+        }
+        _ => (
+            Class::System,
+            format!("the updater went away ({told}); `osupdate status`, then the same again"),
+        ),
     };
-    Failure::new(class, "daemon", format!("ask the updater: {}", status.message()))
+    Failure::new(class, "daemon", message)
 }
 
 fn from_wire(error: &wire::Failure) -> Failure {

@@ -96,13 +96,23 @@ pub fn open_registry(
             Failure::refused("config", message)
         })
     };
-    let password = settings.password_file.as_deref().map(read).transpose()?;
+    // What the settings say of one registry is not said of another that was named by hand: above
+    // all, its password does not go there.
+    let is_configured =
+        settings.source.as_ref().is_none_or(|configured| configured.registry == source.registry);
+    let password = settings.password_file.as_deref().filter(|_| is_configured).map(read);
+    let password = password.transpose()?;
     let credentials = settings.username.clone().zip(password).map(|(username, password)| {
         let password = String::from_utf8_lossy(&password).trim_end_matches(['\r', '\n']).to_owned();
         Credentials { username, password }
     });
     let extra_ca = settings.ca_file.as_deref().map(read).transpose()?;
-    let access = Access { plain_http: settings.plain_http, credentials, extra_ca, patience };
+    let access = Access {
+        plain_http: settings.plain_http && is_configured,
+        credentials,
+        extra_ca,
+        patience,
+    };
     Registry::new(&source.registry, access).map_err(|why| Failure::refused("config", why))
 }
 
