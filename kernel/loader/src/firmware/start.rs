@@ -112,7 +112,6 @@ struct Session<'a> {
     plan: LoaderPlan,
     disk_id: [u8; 16],
     start: Start,
-    newest: Record,
 }
 
 impl<'a> Session<'a> {
@@ -121,7 +120,6 @@ impl<'a> Session<'a> {
         let newest = loaded.and_then(|loaded| loaded.newest).map(|(_, record)| record);
         let seed = newest.as_ref().map_or([0; 512], Record::encode);
         let start = Start { nonce: chance::nonce(&seed), rtc_s: chance::seconds().unwrap_or(0) };
-        let on_disk = newest.clone().unwrap_or_else(|| Record::fresh(disk_id));
         let plan = match newest {
             Some(record) => {
                 say!(
@@ -139,7 +137,7 @@ impl<'a> Session<'a> {
                 LoaderPlan::rebuild(disk_id, facts, start)
             }
         };
-        Self { slots, plan, disk_id, start, newest: on_disk }
+        Self { slots, plan, disk_id, start }
     }
 
     fn by_rules(&mut self) {
@@ -170,7 +168,7 @@ impl<'a> Session<'a> {
 
     /// A person chose: no try is taken and nothing is condemned.
     fn by_hand(&mut self, target: Target) {
-        let record = self.record_by_hand(target);
+        let record = self.plan.by_hand(target);
         match target {
             Target::Slot(slot) => {
                 let stored = self.slots.store_record(&record);
@@ -178,23 +176,6 @@ impl<'a> Session<'a> {
                 say!("slot {slot} did not start: {}", cause.words());
             }
             Target::Recovery => self.recover(&record),
-        }
-    }
-
-    fn record_by_hand(&mut self, target: Target) -> Record {
-        use partition_layout::record::{LastStart, Stage};
-        let record = self.newest.clone();
-        Record {
-            nonce: self.start.nonce,
-            confirmed_this_boot: false,
-            last: LastStart {
-                target: Some(target),
-                stage: Stage::Loader,
-                overdue: record.last.overdue,
-                watchdog: 0,
-                rtc_s: self.start.rtc_s,
-            },
-            ..record
         }
     }
 
