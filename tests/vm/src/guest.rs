@@ -14,8 +14,8 @@ use crate::wait;
 pub const BOOT: Duration = Duration::from_secs(300);
 /// Power on to an answering sshd.
 pub const SSH: Duration = Duration::from_secs(240);
-/// Reboot into a bad release, its failure (at worst the gate's deadline of 300 s), and back.
-pub const FALL_BACK: Duration = Duration::from_secs(700);
+/// Reboot into a bad release, its failure (at worst three times the watchdog), and back.
+pub const FALL_BACK: Duration = Duration::from_secs(900);
 /// Download, write and read back of one image.
 pub const APPLY: Duration = Duration::from_secs(400);
 
