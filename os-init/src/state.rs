@@ -135,9 +135,20 @@ fn add(disk: &mut FileDisk, table: &Table) -> Result<Table, String> {
     if entry.sectors().saturating_mul(u64::from(table.sector_size)) < STATE_MIN {
         return Err(format!("make it: less than {} MiB are left", STATE_MIN >> 20));
     }
-    entry.attributes |= UNFORMATTED;
+    // Whoever lost the table entry alone keeps the data: only what holds no file system is made anew.
+    let place = entry.first.saturating_mul(u64::from(table.sector_size));
+    if !holds_ext4(disk, place)? {
+        entry.attributes |= UNFORMATTED;
+    }
     made.store(disk).map_err(|e| format!("store its table: {e}"))?;
     Ok(made)
+}
+
+/// Whether an ext4 superblock lies at this place: 1024 bytes in, its magic another 56.
+fn holds_ext4(disk: &mut FileDisk, place: u64) -> Result<bool, String> {
+    let mut head = [0; 4096];
+    disk.read(place, &mut head).map_err(|e| format!("read at {place}: {e}"))?;
+    Ok(head[1080..1082] == [0x53, 0xef])
 }
 
 fn grow(disk: &mut FileDisk, larger: &Table, before: &Entry) -> Result<(), String> {

@@ -29,7 +29,7 @@ const CONNECT_PAUSE: Duration = Duration::from_millis(200);
 /// News of one service, from its task to the loop.
 enum News {
     Started { index: usize },
-    Ended { index: usize, reason: String },
+    Ended { index: usize, reason: String, by_itself: bool },
 }
 
 /// One service under supervision.
@@ -58,6 +58,7 @@ pub async fn run() -> Result<(), String> {
     let config = Config::load_running();
     prepare_folders(&config)?;
     let (news, mut inbox) = mpsc::channel(64);
+    let mut resolv = String::new();
     let mut manager = Manager {
         services: files
             .into_iter()
@@ -68,11 +69,11 @@ pub async fn run() -> Result<(), String> {
                 reason: None,
             })
             .collect(),
-        runtime: connect().await,
+        runtime: connect(&mut resolv).await,
         facts: BootFacts::load().ok().map(Arc::new),
         news,
         origin: Instant::now(),
-        resolv: String::new(),
+        resolv,
     };
     let probes = probes::spawn(manager.runtime.clone(), manager.updater_file());
     let status = Arc::new(Mutex::new(Status { services: Vec::new(), gate: String::new() }));
@@ -84,7 +85,7 @@ pub async fn run() -> Result<(), String> {
             Some(news) = inbox.recv() => manager.take(news),
             _ = tick.tick() => {
                 manager.advance();
-                manager.name_servers();
+                name_servers(&mut manager.resolv);
                 let probed = probes.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 let facts = manager.gate_facts(&probed);
                 let told = serve::tell_gate(&facts).await;
@@ -124,7 +125,9 @@ fn prepare_folders(config: &Config) -> Result<(), String> {
     super::folders::make(config).map_err(|e| format!("make the services' folders: {e}"))
 }
 
-async fn connect() -> Runtime {
+/// Waits for containerd. Where it never comes, PID 1 runs the network by itself, and its name
+/// servers are wanted all the same.
+async fn connect(resolv: &mut String) -> Runtime {
     let mut told = false;
     loop {
         match Runtime::connect(Path::new(runtime::SOCKET)).await {
@@ -135,7 +138,17 @@ async fn connect() -> Runtime {
             }
             Err(_) => {}
         }
+        name_servers(resolv);
         tokio::time::sleep(CONNECT_PAUSE).await;
+    }
+}
+
+/// Writes resolv.conf when what networkd knows has changed; `written` is what it holds.
+fn name_servers(written: &mut String) {
+    let state = std::fs::read_to_string("/run/systemd/netif/state").unwrap_or_default();
+    let text = resolv::from_networkd(&state);
+    if text != *written && super::folders::replace("/run/bascule/etc/resolv.conf", &text).is_ok() {
+        *written = text;
     }
 }
 
@@ -156,14 +169,14 @@ impl Manager {
                 }
                 self.step(index, Event::Started);
             }
-            News::Ended { index, reason } => {
+            News::Ended { index, reason, by_itself } => {
                 if let Some(service) = self.services.get_mut(index) {
                     // Back-off bounds how often; the console is where it is looked for first.
                     warn(&format!("{}: {reason}", service.file.name));
                     service.reason = Some(reason);
-                    service.restarts = service.restarts.saturating_add(1);
+                    service.restarts = service.restarts.saturating_add(u32::from(by_itself));
                 }
-                self.step(index, Event::Ended);
+                self.step(index, if by_itself { Event::Ended } else { Event::Delayed });
             }
         }
     }
@@ -200,17 +213,6 @@ impl Manager {
                 news: self.news.clone(),
             };
             tokio::spawn(run.until_it_ends());
-        }
-    }
-
-    /// Writes resolv.conf when what networkd knows has changed.
-    fn name_servers(&mut self) {
-        let state = std::fs::read_to_string("/run/systemd/netif/state").unwrap_or_default();
-        let text = resolv::from_networkd(&state);
-        if text != self.resolv
-            && super::folders::replace("/run/bascule/etc/resolv.conf", &text).is_ok()
-        {
-            self.resolv = text;
         }
     }
 
@@ -283,12 +285,12 @@ struct Run {
 
 impl Run {
     async fn until_it_ends(self) {
-        let reason = match self.start_and_wait().await {
-            Ok(status) => format!("ended with status {status}"),
-            Err(why) => why.to_string(),
+        let (reason, by_itself) = match self.start_and_wait().await {
+            Ok(status) => (format!("ended with status {status}"), true),
+            Err(why) => (why.to_string(), !why.runtime),
         };
         // The loop has ended when nobody listens any more.
-        let _ = self.news.send(News::Ended { index: self.index, reason }).await;
+        let _ = self.news.send(News::Ended { index: self.index, reason, by_itself }).await;
     }
 
     async fn start_and_wait(&self) -> Result<u32, Failed> {
@@ -307,7 +309,10 @@ impl Run {
                     tokio::time::sleep(CONNECT_PAUSE).await;
                     match self.runtime.running(name).await {
                         Ok(Some(_)) => break,
-                        Ok(None) => return Err(Failed("ended while containerd was away".into())),
+                        Ok(None) => {
+                            let line = "ended while containerd was away".into();
+                            return Err(Failed { line, runtime: false });
+                        }
                         Err(_) => {}
                     }
                 },

@@ -15,8 +15,11 @@ use containerd_client::services::v1::{
 use containerd_client::types::{Mount, v1::Status};
 use prost_types::Any;
 use serde_json::{Value, json};
+use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
@@ -27,22 +30,32 @@ pub const SOCKET: &str = "/run/containerd/containerd.sock";
 pub const NAMESPACE: &str = "bascule";
 const PROCESS_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
 const LOG_DRIVER: &str = "binary:///usr/lib/bascule/os-log";
-/// How long one call may take. Starting a container on a slow, busy machine takes seconds.
+/// How long one call may take.
 const CALL_MAX: Duration = Duration::from_secs(60);
+/// How long a start may take. On a slow, busy machine a container takes a minute, and one that is
+/// given up half-way is in its own way at the next start.
+const START_MAX: Duration = Duration::from_secs(240);
 
 /// A connection to containerd.
 #[derive(Clone)]
 pub struct Runtime {
     channel: Channel,
+    /// As many starts at a time as there are CPUs: more only make each other slow.
+    starts: Arc<Semaphore>,
 }
 
 /// A call that failed: what was tried, on which service, and containerd's words.
 #[derive(Debug)]
-pub struct Failed(pub String);
+pub struct Failed {
+    /// The line for people.
+    pub line: String,
+    /// Whether the runtime is busy or away, which says nothing about the service.
+    pub runtime: bool,
+}
 
 impl std::fmt::Display for Failed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.line)
     }
 }
 
@@ -55,13 +68,25 @@ fn request<T>(message: T) -> Request<T> {
 }
 
 fn bounded<T>(message: T) -> Request<T> {
+    within(CALL_MAX, message)
+}
+
+fn within<T>(limit: Duration, message: T) -> Request<T> {
     let mut request = request(message);
-    request.set_timeout(CALL_MAX);
+    request.set_timeout(limit);
     request
 }
 
 fn failed(tried: &'static str, name: &str) -> impl FnOnce(tonic::Status) -> Failed {
-    move |status| Failed(format!("{tried} {name}: {}", status.message().replace('\n', " ")))
+    move |status| {
+        let busy = [Code::DeadlineExceeded, Code::Cancelled, Code::Unavailable, Code::AlreadyExists];
+        // What an abandoned start has left is cleared away by containerd, in its time.
+        let leftover = status.message().contains("file exists");
+        Failed {
+            line: format!("{tried} {name}: {}", status.message().replace('\n', " ")),
+            runtime: leftover || busy.contains(&status.code()),
+        }
+    }
 }
 
 /// Whether a container or task that is to go was already gone.
@@ -85,8 +110,12 @@ impl Runtime {
     pub async fn connect(socket: &Path) -> Result<Self, Failed> {
         let channel = containerd_client::connect(socket)
             .await
-            .map_err(|e| Failed(format!("connect to containerd at {}: {e}", socket.display())))?;
-        Ok(Self { channel })
+            .map_err(|e| Failed {
+                line: format!("connect to containerd at {}: {e}", socket.display()),
+                runtime: true,
+            })?;
+        let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Ok(Self { channel, starts: Arc::new(Semaphore::new(cpus)) })
     }
 
     fn tasks(&self) -> TasksClient<Channel> {
@@ -119,6 +148,8 @@ impl Runtime {
     /// # Errors
     /// [`Failed`]; nothing of the service is left running.
     pub async fn start(&self, file: &ServiceFile, spec: &Value) -> Result<u32, Failed> {
+        // It is never closed; were it, starting at once would be right.
+        let _turn = self.starts.acquire().await;
         self.remove(&file.name).await?;
         let started = self.create_and_start(file, spec).await;
         if started.is_err() {
@@ -153,10 +184,10 @@ impl Runtime {
             stderr: LOG_DRIVER.into(),
             ..CreateTaskRequest::default()
         };
-        self.tasks().create(bounded(task)).await.map_err(failed("create the task of", name))?;
+        self.tasks().create(within(START_MAX, task)).await.map_err(failed("create the task of", name))?;
         let start = StartRequest { container_id: name.clone(), ..StartRequest::default() };
         let answer =
-            self.tasks().start(bounded(start)).await.map_err(failed("start the task of", name))?;
+            self.tasks().start(within(START_MAX, start)).await.map_err(failed("start the task of", name))?;
         Ok(answer.into_inner().pid)
     }
 
@@ -255,7 +286,8 @@ impl Runtime {
         // A leftover is replaced with the container; the status below is what matters.
         let _ = self.tasks().delete_process(bounded(delete)).await;
         ended.unwrap_or_else(|_| {
-            Err(Failed(format!("run {args:?} in {name}: no end after {} s", limit.as_secs())))
+            let line = format!("run {args:?} in {name}: no end after {} s", limit.as_secs());
+            Err(Failed { line, runtime: false })
         })
     }
 

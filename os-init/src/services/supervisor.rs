@@ -7,6 +7,8 @@ pub const BACKOFF_FIRST_MS: u64 = 500;
 /// The longest pause before a restart: long enough not to burn a core, short enough that a
 /// service whose cause has gone is back within half a minute.
 pub const BACKOFF_MAX_MS: u64 = 30_000;
+/// The pause after a start that the runtime could not perform, in milliseconds.
+pub const DELAY_MS: u64 = 2_000;
 /// A service that ran this long is healthy again: its next pause is the first one.
 pub const SETTLED_MS: u64 = 60_000;
 
@@ -47,6 +49,8 @@ pub enum Event {
     Started,
     /// Its process ended, or could not be started.
     Ended,
+    /// It could not be started now for no fault of its own: the runtime is busy or away.
+    Delayed,
     /// Time went by.
     Tick,
     /// It shall stop and stay stopped.
@@ -83,6 +87,10 @@ impl State {
             (Self::Starting { failures }, Event::Ended) => {
                 (pause(failures + 1, now_ms), Action::None)
             }
+            (Self::Starting { failures }, Event::Delayed) => {
+                let until_ms = now_ms.saturating_add(DELAY_MS);
+                (Self::Pausing { until_ms, failures }, Action::None)
+            }
             (Self::Running { since_ms, failures }, Event::Ended) => {
                 let settled = now_ms.saturating_sub(since_ms) >= SETTLED_MS;
                 let failures = if settled { 1 } else { failures.saturating_add(1) };
@@ -91,7 +99,7 @@ impl State {
             (Self::Pausing { until_ms, failures }, Event::Tick) if now_ms >= until_ms => {
                 (Self::Starting { failures }, Action::Start)
             }
-            (Self::Waiting, Event::Started | Event::Ended | Event::Tick)
+            (Self::Waiting, Event::Started | Event::Ended | Event::Delayed | Event::Tick)
             | (Self::Starting { .. } | Self::Running { .. } | Self::Pausing { .. }, _) => {
                 (self, Action::None)
             }
@@ -151,6 +159,13 @@ mod tests {
     }
 
     #[test]
+    fn a_busy_runtime_is_no_failure_of_the_service() {
+        let (state, _) = State::Starting { failures: 3 }.step(Event::Delayed, 10);
+        assert_eq!(state, State::Pausing { until_ms: 10 + DELAY_MS, failures: 3 });
+        assert_eq!(state.step(Event::Tick, 10 + DELAY_MS).1, Action::Start);
+    }
+
+    #[test]
     fn a_long_run_forgives() {
         let state = State::Running { since_ms: 0, failures: 7 };
         assert_eq!(
@@ -164,7 +179,7 @@ mod tests {
         for state in [State::Waiting, State::Running { since_ms: 0, failures: 0 }] {
             let (stopped, action) = state.step(Event::Stop, 5);
             assert_eq!((stopped, action), (State::Stopped, Action::Stop));
-            for event in [Event::Ready, Event::Started, Event::Ended, Event::Tick, Event::Stop] {
+            for event in [Event::Ready, Event::Started, Event::Ended, Event::Delayed, Event::Tick, Event::Stop] {
                 assert_eq!(stopped.step(event, 9), (State::Stopped, Action::None));
             }
         }
