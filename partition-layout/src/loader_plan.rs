@@ -6,6 +6,13 @@
 //! - A trial is offered only with its try already taken off the record to store.
 //! - A plan ends: each answer takes a slot or recovery out of it, then comes the firmware.
 //! - No slot is given up: faulty ones are tried again at every start, best first.
+//!
+//! # Assumptions
+//! 1. A slot that is well reaches its gate within [`OVERDUE_S`], and os-init within
+//!    [`OVERDUE_LOADER_S`].
+//! 2. Three starts in a row that are cut before the gate, each followed by an outage longer than
+//!    that and shorter than [`ABSURD_S`], are rarer than a hang: they cannot be told apart.
+//! 3. A proven slot that resets within seconds looks like a row of power cuts, and is started again.
 
 use crate::boot_state::{ImageFacts, OVERDUE_MAX, sealed};
 use crate::record::{Cause, Content, Fault, LastStart, Record, SlotRecord, Stage, Target};

@@ -14,8 +14,11 @@
 //! u32 over the 512 bytes with this field zero, disk id 16, sector size u32, number of places u32,
 //! stride of the places u64 in bytes.
 //!
-//! Assumptions about the medium: a write leaves other sectors alone; a torn sector fails its
-//! checksum; a completed flush is on the medium.
+//! Assumptions about the medium:
+//! 1. A write leaves other sectors alone.
+//! 2. A torn sector fails its checksum.
+//! 3. A completed flush is on the medium. Common firmware does not flush SATA and SCSI disks: os-init
+//!    stores the loader's last write again, and a power cut before that costs one extra try.
 
 use crate::bytes::{array, crc32c, put, u16_at, u32_at, u64_at};
 use crate::disk::Disk;

@@ -31,8 +31,8 @@
 //!
 //! Slot: content u8 (0 empty, 1 writing, 2 sealed), proven u8, fault u8 (0 none, 1 spent, 2 load,
 //! 3 evidence), cause u8, security version u32, release u64, manifest digest 32, counted u8 (the
-//! fault is already in the quarantine), 15 of later versions. Quarantine: digest prefix 16 (zero = free), reason u8, count u8,
-//! generation u32, 2 zero.
+//! fault is already in the quarantine), 15 of later versions. Quarantine: digest prefix 16 (zero =
+//! free), reason u8, count u8, generation u32, 2 zero.
 //!
 //! All integers are little-endian. Bytes that this version does not name are kept as they were
 //! read. A value that this version does not know is read as the one that is safe: a content as

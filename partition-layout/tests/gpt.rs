@@ -157,6 +157,46 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
+    fn what_is_believed_lies_on_the_disk_and_can_be_written_back(
+        sectors in 0_u64..300, first in 0_u64..300, last in 0_u64..300, capacity in 1_u32..2000,
+        bounds in prop::collection::vec((0_u64..300, 0_u64..300), 0..3),
+    ) {
+        const SMALL: u64 = 200;
+        let entries = bounds.into_iter().map(|(first, last)| Entry {
+            kind: guid::STATE,
+            id: Guid([4; 16]),
+            first,
+            last,
+            attributes: 0,
+            name: String::new(),
+        });
+        let capacity = if capacity < 1000 { capacity % 12 + 3 } else { capacity };
+        let hostile = Table {
+            disk: Guid([1; 16]),
+            sector_size: 512,
+            sectors,
+            first_usable: first,
+            last_usable: last,
+            capacity,
+            entries: (0..).zip(entries).collect(),
+        };
+        let mut disk = Memory::new(512, SMALL * 512);
+        for write in hostile.writes() {
+            if write.at + write.data.len() as u64 <= disk.size() {
+                disk.write(write.at, &write.data).unwrap();
+            }
+        }
+        let Ok((table, _)) = gpt::read(&mut disk) else { return Ok(()) };
+        for write in table.writes() {
+            prop_assert!(write.at + write.data.len() as u64 <= disk.size());
+            let sectors = write.at / 512..(write.at + write.data.len() as u64) / 512;
+            for (_, entry) in &table.entries {
+                prop_assert!(entry.last < sectors.start || entry.first >= sectors.end);
+            }
+        }
+    }
+
+    #[test]
     fn a_table_comes_back(sizes in prop::collection::vec(1_u64..3_000_000, 1..16), large in any::<bool>()) {
         let sector_size = if large { 4096 } else { 512 };
         let mut table = Table::new(Guid([1; 16]), sector_size, SIZE).unwrap();
