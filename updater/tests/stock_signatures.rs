@@ -3,6 +3,8 @@
 //! Needs `docker-registry`, `skopeo`, and cosign 3 and oras in `$BASCULE_TOOLS` (`cargo xtask
 //! setup`).
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on is a failed test")]
+
 mod stock;
 
 use stock::{Server, must, tool, trust};
