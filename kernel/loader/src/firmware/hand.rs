@@ -28,8 +28,9 @@ pub fn wish() -> Wish {
     if !console::pressed(KEY, LOOK_MS) {
         return Wish::None;
     }
-    say!("start by hand: 1 slot A, 2 slot B, r recovery, f firmware, n as usual");
+    // First, so that an answer to the question is never among what is forgotten.
     console::forget_keys();
+    say!("start by hand: 1 slot A, 2 slot B, r recovery, f firmware, n as usual");
     let mut left_ms = ANSWER_MS;
     while left_ms > 0 {
         match console::ask(1000) {

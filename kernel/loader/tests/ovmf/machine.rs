@@ -72,17 +72,15 @@ impl Machine {
         fs::write(&log, "").expect("make the serial log");
         let mut qemu = Qemu(self.command(disk, folder, &log).spawn().expect("start QEMU"));
         let mut keyboard = qemu.0.stdin.take().expect("the serial line's input");
-        let mut answer = self.answer;
         let begun = Instant::now();
         loop {
             thread::sleep(Duration::from_millis(100));
             let text = plain(&fs::read(&log).expect("read the serial log"));
-            if let Some(key) = answer {
+            if let Some(key) = self.answer {
                 let asked = text.contains("start by hand");
                 let key = if asked { key } else { HELD_KEY };
                 // A machine that has ended takes no more keys; the end is seen below.
                 let _ = keyboard.write_all(&[key]).and_then(|()| keyboard.flush());
-                answer = answer.filter(|_| !asked);
             }
             let ended = qemu.0.try_wait().expect("look at QEMU").is_some();
             if ended || enough(&text) {

@@ -9,7 +9,6 @@ mod uki;
 mod buses;
 mod faults;
 mod hand;
-mod memory;
 mod ordinary;
 mod outside;
 mod stubs;

@@ -28,41 +28,6 @@ fn starts(stub: &str, secure_boot: bool) {
 }
 
 #[test]
-fn stub_252() {
-    starts("252", false);
-}
-
-#[test]
-fn stub_252_with_secure_boot() {
-    starts("252", true);
-}
-
-#[test]
-fn stub_254() {
-    starts("254", false);
-}
-
-#[test]
-fn stub_254_with_secure_boot() {
-    starts("254", true);
-}
-
-#[test]
-fn stub_257() {
-    starts("257", false);
-}
-
-#[test]
-fn stub_257_with_secure_boot() {
-    starts("257", true);
-}
-
-#[test]
 fn newest_stub() {
     starts("newest", false);
-}
-
-#[test]
-fn newest_stub_with_secure_boot() {
-    starts("newest", true);
 }
