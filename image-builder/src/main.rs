@@ -191,8 +191,7 @@ fn run(command: Command) -> Result<()> {
 
 fn make_disk(args: DiskArgs) -> Result<()> {
     let report = args.release.join("build.json");
-    let text =
-        fs::read_to_string(&report).with_context(|| format!("read {}", report.display()))?;
+    let text = fs::read_to_string(&report).with_context(|| format!("read {}", report.display()))?;
     let report: serde_json::Value = serde_json::from_str(&text).context("read build.json")?;
     let digest = report.get("digest").and_then(serde_json::Value::as_str).and_then(Digest::parse);
     let recipe = disk::Recipe {

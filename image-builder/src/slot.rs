@@ -5,7 +5,7 @@
 //! hashed data names.
 
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -45,8 +45,7 @@ pub fn finish(
     let salt = salt(facts);
     let data_blocks = data_size / 4096;
     let hash_size = 4096 + tree_size(data_blocks);
-    let mut table =
-        VerityTable { data_blocks, hash_start: data_blocks + 1, root: [0; 32], salt };
+    let mut table = VerityTable { data_blocks, hash_start: data_blocks + 1, root: [0; 32], salt };
     let uki_at = data_size + hash_size;
     let uki_size = make_uki(&table)?.len() as u64;
     let trailer_at = align(uki_at + uki_size).context("the slot image is too large")?;
@@ -92,11 +91,7 @@ pub fn finish(
     Ok(trailer)
 }
 
-fn hash(
-    mut file: &File,
-    data_size: u64,
-    salt: [u8; 32],
-) -> Result<partition_layout::verity::Tree> {
+fn hash(mut file: &File, data_size: u64, salt: [u8; 32]) -> Result<partition_layout::verity::Tree> {
     let mut builder = TreeBuilder::new(salt);
     let mut block = vec![0; 1 << 20];
     file.seek(SeekFrom::Start(0)).context("go to the start of the slot")?;
@@ -154,6 +149,5 @@ pub fn trailer(path: &Path) -> Result<Trailer> {
     file.seek(SeekFrom::End(-(TRAILER_SIZE as i64))).context("find the trailer")?;
     let mut bytes = vec![0; TRAILER_SIZE];
     file.read_exact(&mut bytes).context("read the trailer")?;
-    file.flush().context("read the trailer")?;
     Trailer::decode(&bytes).map_err(|error| anyhow::anyhow!("{}: {error:?}", path.display()))
 }
