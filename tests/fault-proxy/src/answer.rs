@@ -17,6 +17,8 @@ use crate::referrers::digest;
 
 /// How far off a wrong range is, in bytes.
 const OFF_BY: u64 = 1000;
+/// Blobs above this many bytes are layers.
+const LAYER_MIN: usize = 64 << 10;
 /// How many unrelated referrers crowd a list.
 const CROWD: usize = 200;
 
@@ -248,10 +250,12 @@ async fn blob(context: &Context, request: Request<Incoming>, faults: &Faults) ->
             _ => {}
         }
     }
-    if faults.alter_blob && bytes.len() > 4096 {
+    // Layers only: small blobs are configs and signatures, which are checked whole.
+    let is_layer = bytes.len() > LAYER_MIN;
+    if faults.alter_blob && is_layer {
         bytes = altered(&bytes);
     }
-    if faults.truncate_blob > 0 {
+    if faults.truncate_blob > 0 && is_layer {
         let keep = (bytes.len() as u64).saturating_sub(faults.truncate_blob);
         bytes.truncate(usize::try_from(keep).unwrap_or(usize::MAX));
     }

@@ -13,7 +13,7 @@ use update_manifest::trust::NotVouched;
 use update_manifest::verified::Verified;
 
 use super::checkpoint::Checkpoint;
-use super::plan::{Action, Event, Order, Outcome, Plan};
+use super::plan::{Action, Event, Order, Outcome, Pauses, Plan};
 use super::slot::{SlotWriter, Written, inspect_slot};
 use crate::failure::{Class, Failure};
 use crate::registry::pull::Pulled;
@@ -152,7 +152,9 @@ impl<'a> Install<'a> {
     /// Carries out `order` to its end.
     pub async fn run(mut self, order: Order) -> Report {
         let began = Instant::now();
-        let (mut plan, mut action) = Plan::begin(order, self.site.machine());
+        let patience = self.registry.patience();
+        let pauses = Pauses { first: patience.first_wait, longest: patience.longest_wait };
+        let (mut plan, mut action) = Plan::begin(order, self.site.machine(), pauses);
         loop {
             if plan.phase() != self.progress.phase {
                 self.progress = Progress {

@@ -28,8 +28,6 @@ use crate::policy::{Decision, Leave, Machine, judge};
 const INTERRUPTIONS_MAX: u32 = 8;
 /// The download is given up when no frame came for this long.
 const STANDSTILL_MAX: Duration = Duration::from_secs(600);
-/// Longest pause between two tries of the download.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// How far to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +47,15 @@ pub struct Order {
     pub goal: Goal,
     /// What to overlook.
     pub leave: Leave,
+}
+
+/// The pauses between two tries of the download: doubled from the first to the longest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pauses {
+    /// After the first interruption.
+    pub first: Duration,
+    /// At most.
+    pub longest: Duration,
 }
 
 /// What happened, told by the shell.
@@ -192,6 +199,7 @@ enum Next {
 pub struct Plan {
     order: Order,
     machine: Machine,
+    pauses: Pauses,
     stage: Stage,
     facts: Option<ImageFacts>,
     release: Option<Box<Release>>,
@@ -206,10 +214,11 @@ pub struct Plan {
 impl Plan {
     /// Begins; the first action is [`Action::Resolve`].
     #[must_use]
-    pub fn begin(order: Order, machine: Machine) -> (Plan, Action) {
+    pub fn begin(order: Order, machine: Machine, pauses: Pauses) -> (Plan, Action) {
         let plan = Plan {
             order,
             machine,
+            pauses,
             stage: Stage::Resolving,
             facts: None,
             release: None,
@@ -328,8 +337,8 @@ impl Plan {
         if self.interruptions > INTERRUPTIONS_MAX || stands_still {
             return self.finish(Err(failure));
         }
-        let pause = Duration::from_millis(250) * (1 << self.interruptions.min(10));
-        self.go(Stage::Waiting, Action::Wait(pause.min(PAUSE_MAX)))
+        let pause = self.pauses.first.saturating_mul(1 << (self.interruptions - 1).min(10));
+        self.go(Stage::Waiting, Action::Wait(pause.min(self.pauses.longest)))
     }
 
     /// A bad frame may be the line's fault once; twice the same is the image's.
@@ -357,3 +366,7 @@ impl Plan {
         self.finish(Err(Failure::new(Class::System, "engine", message)))
     }
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -99,6 +99,12 @@ impl Registry {
         &self.authority
     }
 
+    /// The waits in force.
+    #[must_use]
+    pub fn patience(&self) -> Patience {
+        self.transport.patience
+    }
+
     pub(crate) fn uri(&self, path: &str) -> Result<Uri, RegistryError> {
         let scheme = if self.plain_http { "http" } else { "https" };
         format!("{scheme}://{}{path}", self.authority)
