@@ -119,17 +119,14 @@ pub fn build(request: &Request) -> Result<Built> {
         .with_context(|| format!("read loader {}", request.loader.display()))?;
     write(&out.join("loader.efi"), &images.signed(&loader)?)?;
     let written = container_image(request, &spec, &slot_path, &trailer, &key)?;
-    let built = Built {
-        digest: written.digest.to_string(),
-        slot_size,
-        layer_size: written.layer_size,
-    };
+    let built =
+        Built { digest: written.digest.to_string(), slot_size, layer_size: written.layer_size };
     let report = json!({
         "digest": built.digest, "release": spec.release, "version": spec.version,
         "slot_size": slot_size, "layer_size": written.layer_size,
         "form_overhead": written.overhead, "uki_size": trailer.uki_size,
         "root_hash": partition_layout::verity::hex(&trailer.root_hash),
-        "secure_boot": request.secure_boot.is_some(),
+        "hash_offset": trailer.data_size, "secure_boot": request.secure_boot.is_some(),
     });
     write(&out.join("build.json"), &serde_json::to_vec_pretty(&report).context("report")?)?;
     fs::remove_dir_all(&work).with_context(|| format!("remove {}", work.display()))?;
@@ -331,11 +328,13 @@ fn container_image(
         slot_sha256: [0; 32],
         root_hash: trailer.root_hash,
     };
+    let cache = archive::default_cache()?;
     let recipe = oci::Recipe {
         slot,
         labels,
         created: &system::iso_time(spec.build_time),
         level: request.level,
+        cache: Some(&cache),
         key,
         reference: "bascule/os",
     };

@@ -3,10 +3,12 @@
 //! Reading order: [`spec`] (what an image is made of), [`lock`] and [`archive`] (which Debian
 //! packages, and where they come from), [`package`] (unpacking them), [`tree`] (the root),
 //! [`system`] (what is ours in it), [`kernel`], [`erofs`], [`initrd`], [`uki`], [`slot`] (the slot
-//! image), [`oci`] (the container image), [`disk`] (a machine's disk), [`build`] (all in order).
+//! image), [`compress`] and [`oci`] (the container image), [`disk`] (a machine's disk), [`build`]
+//! (all in order).
 
 pub mod archive;
 pub mod build;
+pub mod compress;
 pub mod disk;
 pub mod erofs;
 pub mod initrd;

@@ -23,6 +23,8 @@ use update_manifest::digest::Digest;
 use update_manifest::oci::{Descriptor, MEDIA_CONFIG, MEDIA_LAYER, MEDIA_MANIFEST};
 use update_manifest::sign::{self, SignatureArtifact, SigningKey};
 
+use crate::compress::{self, Compressor};
+
 /// What an image is made of.
 pub struct Recipe<'a> {
     /// The slot image.
@@ -33,6 +35,8 @@ pub struct Recipe<'a> {
     pub created: &'a str,
     /// zstd level.
     pub level: i32,
+    /// Folder that keeps compressed frames for the next build; none: nothing is kept.
+    pub cache: Option<&'a Path>,
     /// Signing key.
     pub key: &'a SigningKey,
     /// Name of the repository for people who read a signature; nobody trusts it.
@@ -137,23 +141,25 @@ fn write_layer(recipe: &Recipe, blobs: &Path, progress: &dyn Fn(u64)) -> Result<
     let mut slot = BufReader::new(slot_file);
     let part = blobs.join("layer.part");
     let file = File::create(&part).with_context(|| format!("create {}", part.display()))?;
-    let mut out = Frames::new(BufWriter::new(file), recipe.level)?;
+    let compressor = Compressor::new(recipe.level, recipe.cache)?;
+    let mut out = Frames::new(BufWriter::new(file));
     let mut slot_hash = Sha256::new();
 
     let header = frames::tar_header(slot_size).context("the slot is too large for a tar")?;
-    out.frame(&header)?;
+    out.frame(&header, &compressor.frame(&header)?)?;
     let mut done = 0;
-    let mut block = vec![0; usize::try_from(FRAME_SIZE)?];
     while done < slot_size {
-        let length = usize::try_from(FRAME_SIZE.min(slot_size - done))?;
-        let data = block.get_mut(..length).context("frame")?;
-        slot.read_exact(data).context("read the slot")?;
-        slot_hash.update(&*data);
-        out.frame(data)?;
-        done += length as u64;
+        let blocks = next_blocks(&mut slot, slot_size - done)?;
+        for (block, frame) in blocks.iter().zip(compressor.frames(&blocks)?) {
+            slot_hash.update(block);
+            out.frame(block, &frame)?;
+            done += block.len() as u64;
+        }
         progress(done);
     }
-    out.frame(&[0; TAIL_SIZE])?;
+    let tail = [0; TAIL_SIZE];
+    out.frame(&tail, &compressor.frame(&tail)?)?;
+    compressor.tidy()?;
     let finished = out.finish()?;
 
     let path = blobs.join(finished.digest.hex());
@@ -185,10 +191,21 @@ fn write_layer(recipe: &Recipe, blobs: &Path, progress: &dyn Fn(u64)) -> Result<
     })
 }
 
+/// The next blocks of the slot, as many as are compressed at a time; `left` bytes are to come.
+fn next_blocks(slot: &mut impl Read, mut left: u64) -> Result<Vec<Vec<u8>>> {
+    let mut blocks = Vec::new();
+    while left > 0 && blocks.len() < compress::batch() {
+        let mut block = vec![0; usize::try_from(FRAME_SIZE.min(left))?];
+        slot.read_exact(&mut block).context("read the slot")?;
+        left -= block.len() as u64;
+        blocks.push(block);
+    }
+    Ok(blocks)
+}
+
 /// Writes frames and keeps account of them.
 struct Frames<W: Write> {
     out: W,
-    level: i32,
     compressed: Sha256,
     plain: Sha256,
     sizes: Vec<(u32, u32)>,
@@ -203,28 +220,15 @@ struct Finished {
 }
 
 impl<W: Write> Frames<W> {
-    fn new(out: W, level: i32) -> Result<Self> {
-        let known = zstd::compression_level_range();
-        ensure!(known.contains(&level), "zstd level {level} is not in {known:?}");
-        Ok(Self {
-            out,
-            level,
-            compressed: Sha256::new(),
-            plain: Sha256::new(),
-            sizes: Vec::new(),
-            size: 0,
-        })
+    fn new(out: W) -> Self {
+        Self { out, compressed: Sha256::new(), plain: Sha256::new(), sizes: Vec::new(), size: 0 }
     }
 
-    /// Compresses `data` as a frame of its own, with its size and a checksum in it.
-    fn frame(&mut self, data: &[u8]) -> Result<()> {
-        let mut compressor = zstd::bulk::Compressor::new(self.level).context("start zstd")?;
-        compressor.include_checksum(true).context("set up zstd")?;
-        compressor.include_contentsize(true).context("set up zstd")?;
-        let frame = compressor.compress(data).context("compress")?;
-        self.plain.update(data);
-        self.sizes.push((u32::try_from(frame.len())?, u32::try_from(data.len())?));
-        self.put(&frame)
+    /// Writes `frame`, which holds `block`.
+    fn frame(&mut self, block: &[u8], frame: &[u8]) -> Result<()> {
+        self.plain.update(block);
+        self.sizes.push((u32::try_from(frame.len())?, u32::try_from(block.len())?));
+        self.put(frame)
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
@@ -315,6 +319,7 @@ mod tests {
             labels: labels(),
             created: "2025-01-01T00:00:00Z",
             level: 3,
+            cache: None,
             key: &key,
             reference: "bascule/os",
         };

@@ -23,6 +23,8 @@ pub struct Parts<'a> {
 }
 
 const HEADER_LENGTH: usize = 40;
+/// Largest alignment that is believed, in bytes; real stubs have 512 and 4096.
+const ALIGN_MAX: u32 = 1 << 16;
 const READ: u32 = 0x4000_0000;
 const CODE: u32 = 0x20;
 const DATA: u32 = 0x40;
@@ -97,8 +99,9 @@ impl Layout {
         ensure!(half(image, optional_at)? == 0x20b, "the stub is no 64-bit program");
         let memory_align = word(image, optional_at + 32)?;
         let file_align = usize::try_from(word(image, optional_at + 36)?)?;
-        if !memory_align.is_power_of_two() || !file_align.is_power_of_two() {
-            bail!("the stub's alignments are no powers of two");
+        let is_sound = memory_align.is_power_of_two() && file_align.is_power_of_two();
+        if !is_sound || memory_align > ALIGN_MAX || file_align > ALIGN_MAX as usize {
+            bail!("the stub's alignments are no powers of two up to {ALIGN_MAX}");
         }
         let mut first_content = usize::try_from(word(image, optional_at + 60)?)?;
         for number in 0..usize::from(sections) {
@@ -152,4 +155,84 @@ fn half(image: &[u8], at: usize) -> Result<u16> {
 fn word(image: &[u8], at: usize) -> Result<u32> {
     let bytes = image.get(at..at + 4).context("the stub ends inside its headers")?;
     Ok(u32::from_le_bytes(bytes.try_into()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The headers of a 64-bit program with one section of 100 bytes and room for more.
+    fn stub() -> Vec<u8> {
+        let mut bytes = vec![0; 0x600];
+        let mut put = |at: usize, data: &[u8]| bytes[at..at + data.len()].copy_from_slice(data);
+        put(0, b"MZ");
+        put(0x3c, &0x40_u32.to_le_bytes());
+        put(0x40, b"PE\0\0");
+        put(0x46, &1_u16.to_le_bytes());
+        put(0x54, &240_u16.to_le_bytes());
+        put(0x58, &0x20b_u16.to_le_bytes());
+        put(0x58 + 32, &0x1000_u32.to_le_bytes());
+        put(0x58 + 36, &0x200_u32.to_le_bytes());
+        put(0x58 + 60, &0x400_u32.to_le_bytes());
+        let section = 0x58 + 240;
+        put(section, b".text");
+        for (at, value) in [(8, 100_u32), (12, 0x1000), (16, 0x200), (20, 0x400)] {
+            put(section + at, &value.to_le_bytes());
+        }
+        bytes
+    }
+
+    fn assembled(stub: &[u8]) -> Result<Vec<u8>> {
+        assemble(&Parts {
+            stub,
+            os_release: "ID=bascule\n",
+            command_line: "gpt",
+            kernel_release: "6.12",
+            kernel: &[7; 5000],
+            initrd: &[8; 700],
+        })
+    }
+
+    #[test]
+    fn sections_lie_behind_the_stub_and_do_not_overlap() {
+        let image = assembled(&stub()).unwrap();
+        let layout = Layout::of(&image).unwrap();
+        assert_eq!(layout.sections, 6);
+        let mut end = (0x1000 + 100, 0x600);
+        for number in 1..6 {
+            let at = layout.table_at + number * HEADER_LENGTH;
+            let field = |offset| word(&image, at + offset).unwrap();
+            let (size, address, raw, place) = (field(8), field(12), field(16), field(20));
+            assert!(address >= end.0 && address.is_multiple_of(0x1000), "{number}");
+            assert!(place >= end.1 && place.is_multiple_of(0x200) && raw >= size, "{number}");
+            end = (address + size, place + raw);
+        }
+        assert_eq!(word(&image, layout.optional_at + 56).unwrap(), end.0.next_multiple_of(0x1000));
+        assert_eq!(image.len(), end.1 as usize);
+        let kernel = layout.table_at + 5 * HEADER_LENGTH;
+        assert_eq!(&image[kernel..kernel + 6], b".linux");
+        let place = word(&image, kernel + 20).unwrap() as usize;
+        assert_eq!(image[place..place + 5000], [7; 5000]);
+    }
+
+    #[test]
+    fn a_stub_without_room_or_sense_is_refused() {
+        let with = |at: usize, bytes: &[u8]| {
+            let mut stub = stub();
+            stub[at..at + bytes.len()].copy_from_slice(bytes);
+            stub
+        };
+        for (stub, reason) in [
+            (with(0, b"ZM"), "no PE program"),
+            (with(0x3c, &[0xff; 4]), "no PE program"),
+            (with(0x58, &[0x0b, 1]), "no 64-bit program"),
+            (with(0x58 + 36, &[0, 0, 0, 0x40]), "alignments"),
+            (with(0x58 + 60, &[0xa0, 1]), "no room"),
+            (with(0x46, &[0xff; 2]), "inside its headers"),
+            (stub()[..0x50].to_vec(), "inside its headers"),
+        ] {
+            let error = assembled(&stub).unwrap_err().to_string();
+            assert!(error.contains(reason), "{reason}: {error}");
+        }
+    }
 }

@@ -75,6 +75,7 @@ fn layout(folder: &Path, key: &SigningKey) -> PathBuf {
         labels,
         created: "2025-01-01T00:00:00Z",
         level: 3,
+        cache: None,
         key,
         reference: "bascule/os",
     };
