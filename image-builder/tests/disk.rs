@@ -108,7 +108,7 @@ fn check(sector_size: u32) {
     let loaded = places::load(&mut Region::new(&mut disk, at, size).unwrap()).unwrap();
     let (_, record) = loaded.newest.unwrap();
     let mut plan = LoaderPlan::new(&record, Start { nonce: [1; 16], rtc_s: 1 });
-    assert!(matches!(plan.choose(), Choice::Slot { slot: Slot::A, .. }), "{record:?}");
+    assert!(matches!(plan.choose(), Choice::Start { slot: Slot::A, .. }), "{record:?}");
     assert_eq!(record.slot(Slot::A).release, 7);
 
     let (at, size) = extent(guid::ESP);
