@@ -1,8 +1,9 @@
 //! Reading and damaging the disk of a machine that is off.
 
-use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::{env, fs, process};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -75,12 +76,17 @@ pub fn fill(disk: &Path, extent: Extent, pattern: u8) -> Result<()> {
 /// # Errors
 /// qemu-img fails.
 pub fn read(disk: &Path, extent: Extent) -> Result<Vec<u8>> {
-    let out = disk.with_extension("part");
+    static READS: AtomicU64 = AtomicU64::new(0);
+    let number = READS.fetch_add(1, Ordering::Relaxed);
+    let out = env::temp_dir().join(format!("bascule-read-{}-{number}", process::id()));
+    // A request of qemu-img is one block: small ones are slow.
+    let whole = |size: u64| extent.offset.is_multiple_of(size) && extent.size.is_multiple_of(size);
+    let block = if whole(1 << 20) { 1 << 20 } else { 512 };
     let (from, to) = (format!("if={}", disk.display()), format!("of={}", out.display()));
-    let skip = format!("skip={}", extent.offset / 512);
+    let (size, skip) = (format!("bs={block}"), format!("skip={}", extent.offset / block));
     // qemu-img's count is of the input from its beginning, the skipped part included.
-    let count = format!("count={}", (extent.offset + extent.size) / 512);
-    qemu_img(&["dd", "-f", "qcow2", "-O", "raw", "bs=512", &skip, &count, &from, &to])?;
+    let count = format!("count={}", (extent.offset + extent.size) / block);
+    qemu_img(&["dd", "-f", "qcow2", "-O", "raw", &size, &skip, &count, &from, &to])?;
     let bytes = fs::read(&out).with_context(|| format!("read {}", out.display()))?;
     fs::remove_file(&out).with_context(|| format!("remove {}", out.display()))?;
     ensure!(bytes.len() as u64 == extent.size, "qemu-img gave {} bytes", bytes.len());

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use anyhow::{Context, Result, anyhow, ensure};
+use partition_layout::slot_image::{TRAILER_SIZE, Trailer};
+use partition_layout::verity::hex;
 use vm_tests::disk::{self, Extent};
 use vm_tests::machine::qemu_img;
 use vm_tests::registry::{REPOSITORY, Registry, TAG};
@@ -89,9 +90,10 @@ fn tables_file_systems_and_trees_are_as_stock_tools_want_them() -> Result<()> {
     fs::write(&esp, disk::read(&release.disk(), ESP)?)?;
     tool("fsck.vfat", &["-n", "-v", &show(&esp)])?;
 
-    let facts: Value = serde_json::from_slice(&fs::read(release.dir.join("build.json"))?)?;
-    let root = find(&facts, "root_hash").context("build.json without root_hash")?;
-    let offset = find(&facts, "hash_offset").context("build.json without hash_offset")?;
+    let bytes = fs::read(release.slot())?;
+    let trailer = bytes.get(bytes.len().saturating_sub(TRAILER_SIZE)..).unwrap_or_default();
+    let trailer = Trailer::decode(trailer).map_err(|why| anyhow!("trailer: {why:?}"))?;
+    let (root, offset) = (hex(&trailer.root_hash), trailer.data_size);
     let slot = show(&release.slot());
     let option = format!("--hash-offset={offset}");
     tool("veritysetup", &["verify", &option, &slot, &slot, &root])?;
@@ -125,16 +127,6 @@ fn tool(name: &str, words: &[&str]) -> Result<String> {
     );
     ensure!(output.status.success(), "{name} {}: {said}", words.join(" "));
     Ok(said)
-}
-
-/// A member of that name, at any depth, as text.
-fn find(value: &Value, name: &str) -> Option<String> {
-    let object = value.as_object()?;
-    let direct = object.get(name).map(|found| match found {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    });
-    direct.or_else(|| object.values().find_map(|inner| find(inner, name)))
 }
 
 fn show(path: &Path) -> String {
