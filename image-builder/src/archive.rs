@@ -235,3 +235,78 @@ fn private_apt(work: &Path) -> Result<PathBuf> {
     fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
     Ok(config)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An archive in a folder of its own, with one file in it.
+    fn archive(name: &str) -> (Archive, Pinned, PathBuf) {
+        let folder = env::temp_dir().join(format!("archive-{name}-{}", std::process::id()));
+        fs::create_dir_all(folder.join("site/pool")).unwrap();
+        let file = folder.join("site/pool/a_1_all.deb");
+        fs::write(&file, "package").unwrap();
+        let site = format!("copy://{}", folder.join("site").display());
+        let archive = Archive::of_machine(&folder.join("cache"), Some(&site)).unwrap();
+        let pinned = Pinned {
+            suite: "trixie".into(),
+            name: "a".into(),
+            version: "1".into(),
+            arch: "all".into(),
+            size: 7,
+            sha256: sha256(&file).unwrap(),
+            path: "pool/a_1_all.deb".into(),
+        };
+        (archive, pinned, folder)
+    }
+
+    #[test]
+    fn a_pinned_file_is_fetched_once_and_kept() {
+        let (archive, pinned, folder) = archive("kept");
+        let files = archive.fetch(std::slice::from_ref(&pinned)).unwrap();
+        assert_eq!(fs::read_to_string(&files[0]).unwrap(), "package");
+        fs::remove_dir_all(folder.join("site")).unwrap();
+        assert_eq!(archive.fetch(&[pinned]).unwrap(), files);
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_gone_names_the_command_that_helps() {
+        let (archive, pinned, folder) = archive("gone");
+        fs::remove_file(folder.join("site/pool/a_1_all.deb")).unwrap();
+        let error = format!("{:#}", archive.fetch(&[pinned]).unwrap_err());
+        fs::remove_dir_all(folder).unwrap();
+        assert!(error.contains("fetch a 1") && error.contains("lock --update"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_differs_from_its_pin_is_refused() {
+        let (archive, pinned, folder) = archive("altered");
+        fs::write(folder.join("site/pool/a_1_all.deb"), "packagE").unwrap();
+        let refused = archive.fetch(&[pinned]).is_err();
+        let kept = fs::read_dir(folder.join("cache/packages"))
+            .unwrap()
+            .flatten()
+            .any(|it| it.path().extension().is_some_and(|extension| extension == "deb"));
+        fs::remove_dir_all(folder).unwrap();
+        assert!(refused && !kept);
+    }
+
+    #[test]
+    fn apt_words_become_a_pin() {
+        let (archive, _, folder) = archive("words");
+        fs::remove_dir_all(folder).unwrap();
+        let suites = ["trixie".to_owned(), "trixie-security".to_owned()];
+        let hash = "ab".repeat(32);
+        let line = format!(
+            "'{}/pool/updates/main/k/krb5/libkrb5-3_1.21%2bb1_amd64.deb' \
+             libkrb5-3_1%3a1.21+b1_amd64.deb 328056 SHA256:{hash}",
+            archive.security
+        );
+        let pinned = archive.parse(&line, &suites).unwrap();
+        assert_eq!(pinned.suite, "trixie-security");
+        assert_eq!(pinned.version, "1:1.21+b1");
+        assert_eq!(pinned.path, "pool/updates/main/k/krb5/libkrb5-3_1.21+b1_amd64.deb");
+        assert!(archive.parse(&line.replace("SHA256", "MD5"), &suites).is_err());
+    }
+}

@@ -18,7 +18,7 @@ pub fn output(command: &mut Command, package: &str) -> Result<Vec<u8>> {
         output.status.success(),
         "{name} ended with {}: {}",
         output.status,
-        String::from_utf8_lossy(&output.stderr).trim()
+        one_line(&String::from_utf8_lossy(&output.stderr))
     );
     Ok(output.stdout)
 }
@@ -29,4 +29,9 @@ pub fn output(command: &mut Command, package: &str) -> Result<Vec<u8>> {
 /// As [`output`].
 pub fn quiet(command: &mut Command, package: &str) -> Result<()> {
     output(command, package).map(drop)
+}
+
+fn one_line(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.join("; ")
 }
