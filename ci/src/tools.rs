@@ -28,7 +28,7 @@ pub fn ensure() -> Result<PathBuf> {
         if unpacked.exists() {
             continue;
         }
-        let wanted = Wanted { package, upstream: "", suites: SUITES };
+        let wanted = Wanted { package, upstream: "", suites: SUITES, leads_to: None };
         if !archive::fetch(&wanted, &unpacked)? {
             bail!("{} has no {package}: state another suite in ci/src/tools.rs", SUITES.join(", "));
         }
