@@ -5,7 +5,6 @@ use crate::console::{say, warn};
 use crate::initrd::Failure;
 use crate::watchdog::Petted;
 use std::fs::OpenOptions;
-use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
@@ -53,7 +52,8 @@ fn usable(tty: &str) -> bool {
 
 fn shell_on(tty: &str) -> std::io::Result<std::process::Child> {
     let terminal = OpenOptions::new().read(true).write(true).open(format!("/dev/{tty}"))?;
-    // busybox's own applet makes the session and takes the terminal.
+    // busybox's own applet makes the session and takes the terminal: not as a group leader, which it
+    // would have to leave by a fork, whose parent ends at once.
     Command::new(SHELL)
         .args(["setsid", "-c", SHELL, "sh", "-i"])
         .env("PATH", "/bin:/sbin")
@@ -62,6 +62,5 @@ fn shell_on(tty: &str) -> std::io::Result<std::process::Child> {
         .stdin(Stdio::from(terminal.try_clone()?))
         .stdout(Stdio::from(terminal.try_clone()?))
         .stderr(Stdio::from(terminal))
-        .process_group(0)
         .spawn()
 }

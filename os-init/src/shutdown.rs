@@ -19,8 +19,9 @@ pub enum How {
     Poweroff,
 }
 
-/// How long every process has between TERM and KILL.
-const TERM_MAX: Duration = Duration::from_secs(5);
+/// How long what still runs has between TERM and KILL: the services have had their own time before,
+/// and containers' shims ignore TERM.
+const TERM_MAX: Duration = Duration::from_secs(2);
 const KILL_MAX: Duration = Duration::from_secs(3);
 const STEP: Duration = Duration::from_millis(50);
 

@@ -258,18 +258,26 @@ impl Manager {
         }
     }
 
-    /// Stops the services, last started first.
+    /// Stops the services, all at once: the machine goes down. None needs another to end well.
     async fn stop_all(&mut self) {
         let now = self.now_ms();
-        for service in self.services.iter_mut().rev() {
+        let mut ends = Vec::new();
+        for service in &mut self.services {
             let (state, action) = service.state.step(Event::Stop, now);
             service.state = state;
             if action == Action::Stop {
-                let grace = Duration::from_secs(service.file.stop_s);
-                if let Err(why) = self.runtime.stop(&service.file.name, grace).await {
-                    eprintln!("os-services: {why}");
-                }
+                let (runtime, file) = (self.runtime.clone(), Arc::clone(&service.file));
+                ends.push(tokio::spawn(async move {
+                    let grace = Duration::from_secs(file.stop_s);
+                    if let Err(why) = runtime.end(&file.name, grace).await {
+                        eprintln!("os-services: {why}");
+                    }
+                }));
             }
+        }
+        for end in ends {
+            // One that panicked has told so.
+            let _ = end.await;
         }
     }
 }

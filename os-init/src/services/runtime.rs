@@ -79,7 +79,8 @@ fn within<T>(limit: Duration, message: T) -> Request<T> {
 
 fn failed(tried: &'static str, name: &str) -> impl FnOnce(tonic::Status) -> Failed {
     move |status| {
-        let busy = [Code::DeadlineExceeded, Code::Cancelled, Code::Unavailable, Code::AlreadyExists];
+        let busy =
+            [Code::DeadlineExceeded, Code::Cancelled, Code::Unavailable, Code::AlreadyExists];
         // What an abandoned start has left is cleared away by containerd, in its time.
         let leftover = status.message().contains("file exists");
         Failed {
@@ -108,12 +109,10 @@ impl Runtime {
     /// # Errors
     /// [`Failed`] when nothing answers there.
     pub async fn connect(socket: &Path) -> Result<Self, Failed> {
-        let channel = containerd_client::connect(socket)
-            .await
-            .map_err(|e| Failed {
-                line: format!("connect to containerd at {}: {e}", socket.display()),
-                runtime: true,
-            })?;
+        let channel = containerd_client::connect(socket).await.map_err(|e| Failed {
+            line: format!("connect to containerd at {}: {e}", socket.display()),
+            runtime: true,
+        })?;
         let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Ok(Self { channel, starts: Arc::new(Semaphore::new(cpus)) })
     }
@@ -184,10 +183,16 @@ impl Runtime {
             stderr: LOG_DRIVER.into(),
             ..CreateTaskRequest::default()
         };
-        self.tasks().create(within(START_MAX, task)).await.map_err(failed("create the task of", name))?;
+        self.tasks()
+            .create(within(START_MAX, task))
+            .await
+            .map_err(failed("create the task of", name))?;
         let start = StartRequest { container_id: name.clone(), ..StartRequest::default() };
-        let answer =
-            self.tasks().start(within(START_MAX, start)).await.map_err(failed("start the task of", name))?;
+        let answer = self
+            .tasks()
+            .start(within(START_MAX, start))
+            .await
+            .map_err(failed("start the task of", name))?;
         Ok(answer.into_inner().pid)
     }
 
@@ -202,17 +207,20 @@ impl Runtime {
         Ok(answer.into_inner().exit_status)
     }
 
-    /// Asks the service to end, and kills it after `grace`.
+    /// Asks the service to end, and kills it after `grace`. Its container is left: the machine
+    /// goes down, and what is left is on `/run`.
     ///
     /// # Errors
     /// [`Failed`] when containerd does not answer.
-    pub async fn stop(&self, name: &str, grace: Duration) -> Result<(), Failed> {
-        if self.running(name).await?.is_some() {
-            self.signal(name, 15).await?;
-            // Whether it ended in time or not, `remove` settles the rest.
-            let _ = tokio::time::timeout(grace, self.wait(name)).await;
+    pub async fn end(&self, name: &str, grace: Duration) -> Result<(), Failed> {
+        if self.running(name).await?.is_none() {
+            return Ok(());
         }
-        self.remove(name).await
+        self.signal(name, 15).await?;
+        match tokio::time::timeout(grace, self.wait(name)).await {
+            Ok(_) => Ok(()),
+            Err(_) => self.signal(name, 9).await,
+        }
     }
 
     async fn signal(&self, name: &str, signal: u32) -> Result<(), Failed> {

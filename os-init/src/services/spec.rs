@@ -97,8 +97,7 @@ pub fn build(file: &ServiceFile, mounts: &[MountEntry], devices: &[Device]) -> V
 }
 
 fn read_only(file: &ServiceFile) -> Vec<&'static str> {
-    let settings: &[&str] =
-        if file.network_settings { &SETTINGS_BUT_NETWORK } else { &SETTINGS };
+    let settings: &[&str] = if file.network_settings { &SETTINGS_BUT_NETWORK } else { &SETTINGS };
     READ_ONLY.iter().chain(settings).copied().collect()
 }
 

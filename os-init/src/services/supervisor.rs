@@ -179,7 +179,14 @@ mod tests {
         for state in [State::Waiting, State::Running { since_ms: 0, failures: 0 }] {
             let (stopped, action) = state.step(Event::Stop, 5);
             assert_eq!((stopped, action), (State::Stopped, Action::Stop));
-            for event in [Event::Ready, Event::Started, Event::Ended, Event::Delayed, Event::Tick, Event::Stop] {
+            for event in [
+                Event::Ready,
+                Event::Started,
+                Event::Ended,
+                Event::Delayed,
+                Event::Tick,
+                Event::Stop,
+            ] {
                 assert_eq!(stopped.step(event, 9), (State::Stopped, Action::None));
             }
         }
