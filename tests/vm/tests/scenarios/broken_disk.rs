@@ -52,7 +52,9 @@ fn with_both_slots_broken_the_recovery_image_starts() -> anyhow::Result<()> {
     drop(running);
     let mut machine = Machine::prepare(Options::new("both-broken", &release.disk()))?;
     for slot in [places.slot_a, places.slot_b] {
-        disk::fill(&machine.disk_file(), slot, 0x5a)?;
+        // More than any image of ours: header, root, kernel and trailer.
+        let image = Extent { size: 512 << 20, ..slot };
+        disk::fill(&machine.disk_file(), image, 0x5a)?;
     }
     machine.power_on()?;
     machine.wait_serial("recovery", guest::BOOT)?;

@@ -56,8 +56,9 @@ fn slot_download_and_form_stay_within_their_sizes() -> Result<()> {
 fn downloads() -> Result<PathBuf> {
     let cache = match std::env::var_os("BASCULE_CACHE") {
         Some(folder) => PathBuf::from(folder),
-        None => Path::new(&std::env::var_os("HOME").context("HOME is not set")?)
-            .join(".cache/bascule"),
+        None => {
+            Path::new(&std::env::var_os("HOME").context("HOME is not set")?).join(".cache/bascule")
+        }
     };
     Ok(cache.join("packages"))
 }
