@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, ensure};
+use partition_layout::frames::{FRAME_SIZE, FrameTable};
 use serde_json::Value;
 use vm_tests::machine::Machine;
 use vm_tests::registry::{REPOSITORY, Registry, TAG};
@@ -15,6 +16,8 @@ use vm_tests::{artifacts, guest, wait};
 /// Exit codes of osupdate.
 const REFUSED: i32 = 2;
 const CORRUPT: i32 = 4;
+/// More than a slot holds.
+const OVERSIZE: u64 = 3 << 30;
 
 #[test]
 fn what_the_manifest_gives_away_is_refused_before_the_slot_is_touched() -> Result<()> {
@@ -42,7 +45,8 @@ fn what_the_manifest_gives_away_is_refused_before_the_slot_is_touched() -> Resul
     for (label, value, kind) in [
         ("org.bascule.arch", "arm64", "arch"),
         ("org.bascule.product", "toaster", "product"),
-        ("org.bascule.slot.size", "3221225472", "too-large"),
+        // Its frames are those of a smaller slot.
+        ("org.bascule.slot.size", "3221225472", "not-a-release"),
         ("org.bascule.requires", "[\"warp-drive\"]", "requires"),
     ] {
         let mut image = good.clone();
@@ -50,6 +54,15 @@ fn what_the_manifest_gives_away_is_refused_before_the_slot_is_touched() -> Resul
         image.sign(&ours)?;
         refused(&machine, &registry, &image, kind)?;
     }
+    let mut oversized = good.clone();
+    oversized.set_label("org.bascule.slot.size", &OVERSIZE.to_string())?;
+    let frames = vec![1000; usize::try_from(OVERSIZE / FRAME_SIZE)?];
+    let table = FrameTable { head: 0, slot: frames, tail: 0 }.encode_slot();
+    oversized.edit_manifest(|manifest| {
+        manifest["layers"][0]["annotations"]["org.bascule.frames"] = table.into();
+    })?;
+    oversized.sign(&ours)?;
+    refused(&machine, &registry, &oversized, "too-large")?;
     assert_eq!(other_slot(&machine)?, before, "the other slot was touched");
     Ok(())
 }
