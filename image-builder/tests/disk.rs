@@ -1,5 +1,7 @@
 //! A fresh disk, looked at by stock tools and by our own readers, for both sector sizes.
 
+#![allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! An image and its signatures go to a real registry and are found there.
 
+#![allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

@@ -95,10 +95,11 @@ async fn front(context: &Context, request: Request<Incoming>, faults: &Faults) -
     if let Some(refused) = refuse(context, &path, faults) {
         return Some(refused);
     }
-    if request.method() == Method::GET && path.contains("/referrers/") {
-        if let Some(answer) = referrers(context, &path, faults) {
-            return Some(answer);
-        }
+    if request.method() == Method::GET
+        && path.contains("/referrers/")
+        && let Some(answer) = referrers(context, &path, faults)
+    {
+        return Some(answer);
     }
     let is_blob = request.method() == Method::GET && path.contains("/blobs/sha256:");
     if is_blob && faults.redirect != Redirect::None {
@@ -113,10 +114,13 @@ async fn front(context: &Context, request: Request<Incoming>, faults: &Faults) -
     let (answer, sent) = forward(context, request, None).await?;
     let (mut parts, mut bytes) = (answer.headers().clone(), answer.body().clone());
     let serves = matches!(faults.referrers, Referrers::Served | Referrers::Crowded);
-    if is_manifest && is_put && answer.status() == StatusCode::CREATED && serves {
-        if let Some(subject) = context.shared().store.pushed(&sent) {
-            set(&mut parts, "oci-subject", &subject);
-        }
+    if is_manifest
+        && is_put
+        && answer.status() == StatusCode::CREATED
+        && serves
+        && let Some(subject) = context.shared().store.pushed(&sent)
+    {
+        set(&mut parts, "oci-subject", &subject);
     }
     if is_manifest && is_get && answer.status() == StatusCode::OK {
         bytes = manifest(&path, bytes, &mut parts, faults);

@@ -5,5 +5,8 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let _ = (os_init::record::protocol::Request::decode(text), os_init::record::protocol::Answer::decode(text));
+    let _ = (
+        os_init::record::protocol::Request::decode(text),
+        os_init::record::protocol::Answer::decode(text),
+    );
 });

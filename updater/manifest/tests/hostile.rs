@@ -1,6 +1,8 @@
 //! Field case SG-4 and its kin: signature containers and manifests by somebody who wishes us ill,
 //! or who merely does it another way.
 
+#![allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
