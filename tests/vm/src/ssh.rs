@@ -99,7 +99,7 @@ impl Ssh {
             "UserKnownHostsFile=/dev/null",
             "LogLevel=ERROR",
             "BatchMode=yes",
-            "ConnectTimeout=20",
+            "ConnectTimeout=60",
             "ServerAliveInterval=15",
             "ServerAliveCountMax=4",
         ] {

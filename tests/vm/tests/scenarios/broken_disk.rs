@@ -1,7 +1,7 @@
-//! What decay does to a disk: an altered block, lost records, both slots gone.
+//! What decay does to a disk: an altered block, lost records.
 
 use vm_tests::disk::{self, Extent, Places};
-use vm_tests::machine::{Machine, Options};
+use vm_tests::machine::Machine;
 use vm_tests::template::Template;
 use vm_tests::{artifacts, guest, registry::Registry};
 
@@ -41,22 +41,4 @@ fn without_any_record_the_trailers_decide() -> anyhow::Result<()> {
     // The higher release, on trial with one try; then confirmed by its own gate.
     assert_eq!(guest::wait_confirmed(&mut machine, guest::BOOT)?, (2, "b".to_owned()));
     Ok(())
-}
-
-#[test]
-fn with_both_slots_broken_the_recovery_image_starts() -> anyhow::Result<()> {
-    let release = artifacts::release("v1")?;
-    // Where things lie is the same on every disk: asked from a machine that runs.
-    let running = Template::of_release("v1")?.start("both-broken-ask")?;
-    let places = Places::of(&guest::boot_facts(&running)?)?;
-    drop(running);
-    let mut machine = Machine::prepare(Options::new("both-broken", &release.disk()))?;
-    for slot in [places.slot_a, places.slot_b] {
-        // More than any image of ours: header, root, kernel and trailer.
-        let image = Extent { size: 512 << 20, ..slot };
-        disk::fill(&machine.disk_file(), image, 0x5a)?;
-    }
-    machine.power_on()?;
-    machine.wait_serial("recovery", guest::BOOT)?;
-    machine.wait_serial("# ", guest::BOOT)
 }

@@ -1,4 +1,4 @@
-//! RG-10 and its kin: what people already have opens, checks and copies what we make.
+//! What people already have opens and checks what we make.
 
 use std::fs;
 use std::path::Path;
@@ -7,73 +7,13 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow, ensure};
 use partition_layout::slot_image::{TRAILER_SIZE, Trailer};
 use partition_layout::verity::hex;
+use vm_tests::artifacts;
 use vm_tests::disk::{self, Extent};
 use vm_tests::machine::qemu_img;
-use vm_tests::registry::{REPOSITORY, Registry, TAG};
 use vm_tests::release::Image;
-use vm_tests::template::Template;
-use vm_tests::{artifacts, guest};
 
 /// The ESP begins at 1 MiB on every disk of ours, and is this long.
 const ESP: Extent = Extent { offset: 1 << 20, size: 512 << 20 };
-
-#[test]
-fn copies_keep_the_digest_and_a_lost_signature_is_named() -> Result<()> {
-    let (first, second) = (Registry::start("copy-1")?, Registry::start("copy-2")?);
-    first.publish(&artifacts::release("v2")?)?;
-    let digest = first.digest(TAG)?;
-    let folder = artifacts::work_dir().join("copy-oci");
-    if folder.exists() {
-        fs::remove_dir_all(&folder)?;
-    }
-    let in_registry = |registry: &Registry, tag: &str| {
-        format!("docker://127.0.0.1:{}/{REPOSITORY}:{tag}", registry.port())
-    };
-    let in_folder = format!("oci:{}:{TAG}", folder.display());
-    skopeo(&["copy", &in_registry(&first, TAG), &in_folder])?;
-    skopeo(&["copy", "--preserve-digests", &in_folder, &in_registry(&second, TAG)])?;
-    assert_eq!(second.digest(TAG)?, digest);
-
-    let mut machine = Template::of_release("v1")?.start("copies")?;
-    machine.route_registry(Some(second.port()))?;
-    let (code, answer) = guest::osupdate(&machine, "apply", guest::APPLY)?;
-    assert_eq!(code, 2, "{answer}");
-    let said = answer.to_string();
-    assert!(
-        said.contains("cosign copy") || said.contains("oras"),
-        "names a copy that keeps it: {said}"
-    );
-
-    let signature = Image::of(&artifacts::release("v2")?)?.signature_tag();
-    skopeo(&["copy", &in_registry(&first, &signature), &in_registry(&second, &signature)])?;
-    let (code, answer) = guest::osupdate(&machine, "apply", guest::APPLY)?;
-    assert_eq!(code, 0, "{answer}");
-    assert_eq!(guest::reboot_confirmed(&mut machine)?.0, 2);
-    Ok(())
-}
-
-#[test]
-fn a_recursive_copy_carries_the_signature_along() -> Result<()> {
-    let (first, second) = (Registry::start("oras-1")?, Registry::start("oras-2")?);
-    first.publish(&artifacts::release("v2")?)?;
-    let name = |registry: &Registry| format!("127.0.0.1:{}/{REPOSITORY}:{TAG}", registry.port());
-    let oras = artifacts::foreign_tool("oras")?;
-    let options = ["--from-plain-http", "--to-plain-http"];
-    let (from, to) = (name(&first), name(&second));
-    tool(&show(&oras), &["cp", "-r", options[0], options[1], &from, &to])?;
-    assert_eq!(second.digest(TAG)?, first.digest(TAG)?);
-
-    let cosign = artifacts::foreign_tool("cosign")?;
-    let key = show(&artifacts::key("update.pub")?);
-    let words = ["verify", "--key", &key, "--insecure-ignore-tlog=true", &to];
-    tool(&show(&cosign), &words)?;
-
-    let machine = Template::of_release("v1")?.start("oras")?;
-    machine.route_registry(Some(second.port()))?;
-    let (code, answer) = guest::osupdate(&machine, "apply", guest::APPLY)?;
-    assert_eq!(code, 0, "{answer}");
-    Ok(())
-}
 
 #[test]
 fn tables_file_systems_and_trees_are_as_stock_tools_want_them() -> Result<()> {
@@ -108,13 +48,6 @@ fn tables_file_systems_and_trees_are_as_stock_tools_want_them() -> Result<()> {
     tool("sbverify", &["--cert", &show(&artifacts::key("sb.crt")?), &show(&signed)])?;
     fs::remove_dir_all(&folder)?;
     Ok(())
-}
-
-fn skopeo(words: &[&str]) -> Result<String> {
-    let mut all = vec!["--insecure-policy"];
-    all.extend(words);
-    all.extend(["--src-tls-verify=false", "--dest-tls-verify=false"]);
-    tool("skopeo", &all)
 }
 
 fn tool(name: &str, words: &[&str]) -> Result<String> {
