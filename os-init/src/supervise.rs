@@ -105,7 +105,7 @@ impl Child {
             .stdin(Stdio::null())
             .process_group(0);
         self.redirect(&mut command);
-        match command.spawn() {
+        match kernel_abi::signals::unblocked(&mut command).spawn() {
             Ok(child) => {
                 self.pid = i32::try_from(child.id()).ok().map(Pid::from_raw);
                 let path = format!("/proc/{}/oom_score_adj", child.id());

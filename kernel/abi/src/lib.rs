@@ -7,6 +7,7 @@ pub mod block;
 pub mod device_mapper;
 pub mod file_disk;
 pub mod network;
+pub mod signals;
 pub mod terminal;
 pub mod watchdog;
 

@@ -39,7 +39,9 @@ impl Program {
     fn start(&mut self, now: Instant) {
         let Some((program, args)) = self.argv.split_first() else { return };
         self.started = now;
-        match Command::new(program).args(args).process_group(0).spawn() {
+        let mut command = Command::new(program);
+        command.args(args).process_group(0);
+        match kernel_abi::signals::unblocked(&mut command).spawn() {
             Ok(child) => self.pid = i32::try_from(child.id()).ok().map(Pid::from_raw),
             Err(error) => {
                 eprintln!("console: start {program}: {error}");
