@@ -332,7 +332,7 @@ fn container_image(
     let recipe = oci::Recipe {
         slot,
         labels,
-        created: &system::iso_time(spec.build_time),
+        created: &updater::clock::utc(spec.build_time),
         level: request.level,
         cache: Some(&cache),
         key,

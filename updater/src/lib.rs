@@ -4,9 +4,11 @@
 //! [`failure`] says what can go wrong; [`site`] and [`settings`] say where we are and what is
 //! wanted; [`policy`] and [`schedule`] are the rules; [`registry`] talks to registries;
 //! [`engine`] installs one release; [`outcome`] and [`history`] tell what became of it; [`daemon`]
-//! is `osupdated`, [`cli`] is `osupdate`, and [`wire`] is what they say to each other.
+//! is `osupdated`, [`cli`] is `osupdate`, and [`wire`] is what they say to each other; [`clock`]
+//! writes dates.
 
 pub mod cli;
+pub mod clock;
 pub mod daemon;
 pub mod engine;
 pub mod failure;

@@ -327,11 +327,6 @@ impl Loop {
             match file {
                 Ok(file) => {
                     let argv: Vec<&str> = file.command.iter().map(String::as_str).collect();
-                    let name: &'static str = match name {
-                        "network" => "network",
-                        "console" => "console",
-                        _ => "updater",
-                    };
                     self.children.push(
                         Child::new(name, &argv, file.oom_score_adj).with_env(file.env.clone()),
                     );

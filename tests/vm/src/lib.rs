@@ -10,6 +10,7 @@ pub mod artifacts;
 pub mod demo;
 pub mod disk;
 pub mod guest;
+pub mod host_tool;
 pub mod http;
 pub mod limit;
 pub mod machine;

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::accel::Accel;
+use crate::host_tool::show;
 use crate::limit::Place;
 use crate::qmp::Qmp;
 use crate::ssh::Ssh;
@@ -472,8 +473,4 @@ pub fn qemu_img(words: &[&str]) -> Result<()> {
 pub fn free_port() -> Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("find a free port")?;
     Ok(listener.local_addr().context("find a free port")?.port())
-}
-
-fn show(path: &Path) -> String {
-    path.display().to_string()
 }

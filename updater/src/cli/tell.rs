@@ -236,24 +236,12 @@ fn size(bytes: u64) -> String {
     if bytes < 1 << 20 { format!("{} KiB", bytes >> 10) } else { format!("{mebibytes:.1} MiB") }
 }
 
-/// Seconds since 1970 as a date in UTC.
+/// When something happened, for people.
 fn time(at_s: u64) -> String {
     if at_s == 0 {
         return "clock not set".into();
     }
-    let (days, of_day) = (at_s / 86_400, at_s % 86_400);
-    // Civil date from the number of days, in 400-year eras that begin in March.
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hours, minutes, seconds) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    format!("{year:04}-{month:02}-{day:02} {hours:02}:{minutes:02}:{seconds:02}Z")
+    crate::clock::utc(at_s)
 }
 
 /// The progress line.
@@ -311,9 +299,9 @@ mod tests {
     #[test]
     fn dates() {
         assert_eq!(time(0), "clock not set");
-        assert_eq!(time(951_782_399), "2000-02-28 23:59:59Z");
-        assert_eq!(time(951_782_400), "2000-02-29 00:00:00Z");
-        assert_eq!(time(1_767_225_599), "2025-12-31 23:59:59Z");
-        assert_eq!(time(1_767_225_600), "2026-01-01 00:00:00Z");
+        assert_eq!(time(951_782_399), "2000-02-28T23:59:59Z");
+        assert_eq!(time(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(time(1_767_225_599), "2025-12-31T23:59:59Z");
+        assert_eq!(time(1_767_225_600), "2026-01-01T00:00:00Z");
     }
 }

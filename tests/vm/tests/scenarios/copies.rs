@@ -1,10 +1,9 @@
 //! RG-10: copies by other tools keep the digest, and the signature where they say so.
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
+use vm_tests::host_tool::{run as tool, show};
 use vm_tests::registry::{REPOSITORY, Registry, TAG};
 use vm_tests::release::Image;
 use vm_tests::template::Template;
@@ -73,20 +72,4 @@ fn skopeo(words: &[&str]) -> Result<String> {
     all.extend(words);
     all.extend(["--src-tls-verify=false", "--dest-tls-verify=false"]);
     tool("skopeo", &all)
-}
-
-fn tool(name: &str, words: &[&str]) -> Result<String> {
-    let output =
-        Command::new(name).args(words).output().with_context(|| format!("start {name}"))?;
-    let said = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    ensure!(output.status.success(), "{name} {}: {said}", words.join(" "));
-    Ok(said)
-}
-
-fn show(path: &Path) -> String {
-    path.display().to_string()
 }

@@ -1,14 +1,13 @@
 //! What people already have opens and checks what we make.
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, anyhow};
 use partition_layout::slot_image::{TRAILER_SIZE, Trailer};
 use partition_layout::verity::hex;
 use vm_tests::artifacts;
 use vm_tests::disk::{self, Extent};
+use vm_tests::host_tool::{run as tool, show};
 use vm_tests::machine::qemu_img;
 use vm_tests::release::Image;
 
@@ -48,20 +47,4 @@ fn tables_file_systems_and_trees_are_as_stock_tools_want_them() -> Result<()> {
     tool("sbverify", &["--cert", &show(&artifacts::key("sb.crt")?), &show(&signed)])?;
     fs::remove_dir_all(&folder)?;
     Ok(())
-}
-
-fn tool(name: &str, words: &[&str]) -> Result<String> {
-    let output =
-        Command::new(name).args(words).output().with_context(|| format!("start {name}"))?;
-    let said = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    ensure!(output.status.success(), "{name} {}: {said}", words.join(" "));
-    Ok(said)
-}
-
-fn show(path: &Path) -> String {
-    path.display().to_string()
 }
