@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use updater::daemon::{Daemon, service, watch};
 use updater::failure::Failure;
 use updater::site::{SOCKET, Site};
@@ -36,9 +38,18 @@ fn daemon() -> Result<(), Failure> {
         .max_blocking_threads(2)
         .build()
         .map_err(|error| told(format!("start: {error}")))?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
+        // The first process of a PID namespace gets no signal that it does not ask for.
+        let mut terminate = signal(SignalKind::terminate())
+            .map_err(|error| told(format!("watch for TERM: {error}")))?;
         let daemon = Daemon::new(site);
         tokio::spawn(watch::run(daemon.clone()));
-        service::serve(daemon, Path::new(SOCKET)).await.map_err(told)
-    })
+        tokio::select! {
+            served = service::serve(daemon, Path::new(SOCKET)) => served.map_err(told),
+            _ = terminate.recv() => Ok(()),
+        }
+    });
+    // An apply in the middle is cut as by a power cut, which it is made for; the next one resumes.
+    runtime.shutdown_background();
+    ended
 }
