@@ -8,7 +8,9 @@ use anyhow::{Context, Result, bail};
 
 /// Cargo's target folder, as xtask sees it.
 pub fn target_dir() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // For people who read the path in a message: without `..` in it.
+    let root = here.ancestors().nth(2).unwrap_or(here);
     match env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => root.join(dir),
         None => root.join("target"),

@@ -29,15 +29,15 @@ struct Seen {
     updater_cgroup_peak_bytes: Option<u64>,
 }
 
-/// Runs the demo. With `keep`, the machine and its registry stay up until a key is pressed.
+/// Runs the demo. With `keep`, the machine and its registry go on when it has ended.
 ///
 /// # Errors
 /// A step failed; the table has been printed and demo.json written all the same.
 pub fn run(keep: bool) -> Result<()> {
     let mut seen = Seen::default();
-    let registry = Registry::start("demo")?;
+    let registry = if keep { Registry::start_untied("demo") } else { Registry::start("demo") }?;
     let v1 = artifacts::release("v1")?;
-    let options = Options { cpus: 2, ..Options::new("demo", &v1.disk()) };
+    let options = Options { cpus: 2, tied: !keep, ..Options::new("demo", &v1.disk()) };
     let mut machine = Machine::prepare(options)?;
     machine.route_registry(Some(registry.port()))?;
     let result = show(&mut machine, &registry, &mut seen);
@@ -48,9 +48,12 @@ pub fn run(keep: bool) -> Result<()> {
     result?;
     if keep {
         println!("\nThe machine stays up. Log in with\n  {}", machine.ssh()?.line());
-        println!("Press Enter to end it.");
-        let mut line = String::new();
-        std::io::stdin().read_line(&mut line).context("wait for Enter")?;
+        let processes = [machine.let_go(), Some(registry.let_go())];
+        let processes = processes.into_iter().flatten().map(|it| it.to_string());
+        println!(
+            "End it, and its registry, with\n  kill {}",
+            processes.collect::<Vec<_>>().join(" ")
+        );
     }
     Ok(())
 }

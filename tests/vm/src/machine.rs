@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -174,7 +175,10 @@ impl Machine {
             command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
             command
         } else {
-            Command::new("qemu-system-x86_64")
+            // A group of its own: the Ctrl-C for another program is not for this one.
+            let mut command = Command::new("qemu-system-x86_64");
+            command.process_group(0);
+            command
         };
         let smm = if options.secure_boot { "on" } else { "off" };
         command.args(["-nodefaults", "-no-user-config", "-display", "none"]);
@@ -416,12 +420,13 @@ impl Machine {
         self.dir.join("registry.port")
     }
 
-    /// Leaves QEMU running and the folder in place. Only for `demo --keep`.
-    pub fn let_go(mut self) {
-        if let Some(process) = self.process.take() {
-            std::mem::forget(process);
-        }
+    /// Leaves QEMU running and the folder in place, and gives the process, if the machine is on.
+    /// Only for `demo --keep`, of a machine that is not tied.
+    #[must_use]
+    pub fn let_go(self) -> Option<u32> {
+        let process = self.process.as_ref().map(|process| process.child.id());
         std::mem::forget(self);
+        process
     }
 }
 

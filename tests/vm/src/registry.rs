@@ -1,6 +1,7 @@
 //! A real registry (Debian's `docker-registry`) on a free port, with storage of its own.
 
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -33,6 +34,22 @@ impl Registry {
     /// # Errors
     /// `docker-registry` is missing or does not answer.
     pub fn start(name: &str) -> Result<Self> {
+        let mut tied = Command::new("setpriv");
+        tied.args(["--pdeathsig", "KILL", "docker-registry"]);
+        Self::start_as(name, tied)
+    }
+
+    /// As [`Registry::start`], but it can outlive this program: see [`Registry::let_go`].
+    ///
+    /// # Errors
+    /// As [`Registry::start`].
+    pub fn start_untied(name: &str) -> Result<Self> {
+        let mut untied = Command::new("docker-registry");
+        untied.process_group(0);
+        Self::start_as(name, untied)
+    }
+
+    fn start_as(name: &str, mut program: Command) -> Result<Self> {
         let dir = artifacts::work_dir().join(format!("registry-{name}"));
         if dir.exists() {
             fs::remove_dir_all(&dir).with_context(|| format!("empty {}", dir.display()))?;
@@ -47,8 +64,8 @@ impl Registry {
         let config_file = dir.join("config.yml");
         fs::write(&config_file, config).context("write the registry's configuration")?;
         let log = File::create(dir.join("log")).context("create the registry's log")?;
-        let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "docker-registry", "serve"])
+        let child = program
+            .arg("serve")
             .arg(&config_file)
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("clone the registry's log")?)
@@ -60,6 +77,14 @@ impl Registry {
             Ok(registry.get("/v2/").ok().filter(|answer| answer.status == 200))
         })?;
         Ok(registry)
+    }
+
+    /// Leaves it running, with its files, and gives its process. Only for `demo --keep`.
+    #[must_use]
+    pub fn let_go(self) -> u32 {
+        let process = self.child.id();
+        std::mem::forget(self);
+        process
     }
 
     /// Its port on 127.0.0.1.
