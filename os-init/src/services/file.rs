@@ -16,6 +16,7 @@
 //! | `memory_mib`, `tasks` | limits of the cgroup | none, 512 |
 //! | `oom_score_adj` | -1000..1000 | 0 |
 //! | `after` | services that are started first | `[]` |
+//! | `requires_path` | a path of the host without which there is nothing to do: it is not started | none |
 //! | `gate` | whether the health gate waits for it | true |
 //! | `stop_s` | seconds between TERM and KILL | 10 |
 //!
@@ -76,6 +77,9 @@ pub struct ServiceFile {
     /// Services that are started before this one.
     #[serde(default)]
     pub after: Vec<String>,
+    /// A path of the host without which the service has nothing to do, and is not started.
+    #[serde(default)]
+    pub requires_path: Option<String>,
     /// Whether the health gate waits for this service.
     #[serde(default = "default_gate")]
     pub gate: bool,
@@ -105,6 +109,13 @@ impl MountEntry {
     /// The path inside the container.
     pub fn target(&self) -> &str {
         self.target.as_deref().unwrap_or(&self.source)
+    }
+}
+
+impl ServiceFile {
+    /// The path that it requires, when that is not there now.
+    pub fn missing_path(&self) -> Option<&str> {
+        self.requires_path.as_deref().filter(|path| !std::path::Path::new(path).exists())
     }
 }
 
@@ -202,6 +213,9 @@ impl ServiceFile {
                 ));
             }
         }
+        if self.requires_path.as_ref().is_some_and(|path| !path.starts_with('/')) {
+            return Err(Invalid::Value("requires_path", "is not an absolute path".into()));
+        }
         if !(-1000..=1000).contains(&self.oom_score_adj) {
             return Err(Invalid::Value("oom_score_adj", "is not within -1000 and 1000".into()));
         }
@@ -276,6 +290,7 @@ mod tests {
             ("name = \"a\"\ncommand = [\"/x\"]\ncapabilities = [\"net_admin\"]", "capabilities"),
             ("name = \"a\"\ncommand = [\"/x\"]\ndevices = [\"vda\"]", "devices"),
             ("name = \"a\"\ncommand = [\"/x\"]\nmounts = [{ source = \"/a/../b\" }]", "mounts"),
+            ("name = \"a\"\ncommand = [\"/x\"]\nrequires_path = \"x\"", "requires_path"),
             ("name = \"a\"\ncommand = [\"/x\"]\noom_score_adj = 1001", "oom_score_adj"),
         ] {
             match ServiceFile::parse(&format!("format = 1\n{line}\n")) {
@@ -287,6 +302,17 @@ mod tests {
             ServiceFile::parse("format = 2\nname = \"a\"\ncommand = [\"/x\"]\n"),
             Err(Invalid::Format(2))
         );
+    }
+
+    #[test]
+    fn only_a_required_path_that_is_absent_is_missing() {
+        let file = |path: &str| {
+            let head = "format = 1\nname = \"a\"\ncommand = [\"/x\"]\n";
+            ServiceFile::parse(&format!("{head}requires_path = \"{path}\"\n")).unwrap()
+        };
+        assert_eq!(file("/nowhere/at/all").missing_path(), Some("/nowhere/at/all"));
+        assert_eq!(file("/").missing_path(), None);
+        assert_eq!(named("a", &[]).missing_path(), None);
     }
 
     #[test]

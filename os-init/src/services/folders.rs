@@ -10,6 +10,10 @@ use std::path::Path;
 
 /// The image's user systemd-network.
 const NETWORK_USER: u32 = 998;
+/// The time service's configuration; the service is not started without it.
+const CHRONY: &str = "/run/bascule/time/chrony.conf";
+/// NTP's port (RFC 5905).
+const NTP_PORT: u16 = 123;
 
 /// Folder, mode, owner. Those below `/var` are on the state partition when there is one.
 const FOLDERS: [(&str, u32, u32); 8] = [
@@ -41,7 +45,7 @@ pub fn make(config: &Config) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o755).create(&path)?;
         chown(&path, Some(NETWORK_USER), Some(NETWORK_USER))?;
     }
-    replace("/run/bascule/time/chrony.conf", &chrony(&config.time.servers))
+    chrony(&config.time.servers).map_or(Ok(()), |text| replace(CHRONY, &text))
 }
 
 /// The mounts whose sources exist, or that may not be missing: a missing one that is not optional
@@ -65,18 +69,34 @@ pub fn replace(path: &str, text: &str) -> io::Result<()> {
 }
 
 /// chrony's configuration: step whenever the clock is wrong at the first answers, slew afterwards.
-fn chrony(servers: &[String]) -> String {
+/// None without a server: chronyd then ends at once, with "nothing to do".
+fn chrony(servers: &[String]) -> Option<String> {
     let mut text = String::from(
         "driftfile /var/lib/bascule/time/drift\nmakestep 1.0 3\nrtcsync\ncmdport 0\n\
          bindcmdaddress /\npidfile /\n",
     );
+    let mut any = false;
     for server in servers {
-        if server.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:".contains(&b)) {
+        let (name, port) = with_port(server);
+        let is_name = |b: u8| b.is_ascii_alphanumeric() || b".-:".contains(&b);
+        if !name.is_empty() && name.bytes().all(is_name) {
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "server {server} iburst");
+            let _ = writeln!(text, "server {name} port {port} iburst");
+            any = true;
         }
     }
-    text
+    any.then_some(text)
+}
+
+/// A time server's name or address, and its port: `name`, `name:port`, `2001:db8::1`,
+/// `[2001:db8::1]:port`. What is no port stays in the name, which chrony then cannot find.
+fn with_port(server: &str) -> (&str, u16) {
+    let split = server.rsplit_once(':').and_then(|(name, port)| {
+        let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+        let name = bare.or_else(|| (!name.contains(':')).then_some(name))?;
+        Some((name, port.parse().ok()?))
+    });
+    split.unwrap_or((server, NTP_PORT))
 }
 
 #[cfg(test)]
@@ -85,8 +105,19 @@ mod tests {
 
     #[test]
     fn a_server_name_cannot_smuggle_in_a_directive() {
-        let text = chrony(&["good.example".into(), "bad\nallow all".into(), "x y".into()]);
-        assert!(text.contains("server good.example iburst\n"));
+        let text = chrony(&["good.example".into(), "bad\nallow all".into(), "x y".into()]).unwrap();
+        assert!(text.contains("server good.example port 123 iburst\n"));
         assert!(!text.contains("allow") && !text.contains("x y"));
+        assert_eq!(chrony(&[]), None);
+        assert_eq!(chrony(&["bad\nallow all".into()]), None);
+    }
+
+    #[test]
+    fn a_server_may_have_a_port() {
+        assert_eq!(with_port("ntp.example"), ("ntp.example", 123));
+        assert_eq!(with_port("10.0.0.1:1123"), ("10.0.0.1", 1123));
+        assert_eq!(with_port("2001:db8::1"), ("2001:db8::1", 123));
+        assert_eq!(with_port("[2001:db8::1]:1123"), ("2001:db8::1", 1123));
+        assert_eq!(with_port("ntp.example:x"), ("ntp.example:x", 123));
     }
 }

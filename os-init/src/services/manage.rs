@@ -57,6 +57,7 @@ pub async fn run() -> Result<(), String> {
     let files = read_files(Path::new(FILES))?;
     let config = Config::load_running();
     prepare_folders(&config)?;
+    let files = with_something_to_do(files);
     let (news, mut inbox) = mpsc::channel(64);
     let mut resolv = String::new();
     let mut manager = Manager {
@@ -116,6 +117,18 @@ fn read_files(folder: &Path) -> Result<Vec<ServiceFile>, String> {
         }
     }
     file::order(files).map_err(|e| format!("order the services: {e}"))
+}
+
+/// Leaves out what requires a path that is not there, such as the clock's service without a server.
+fn with_something_to_do(files: Vec<ServiceFile>) -> Vec<ServiceFile> {
+    let has_something = |file: &ServiceFile| match file.missing_path() {
+        Some(path) => {
+            eprintln!("os-services: {}: not started, there is no {path}", file.name);
+            false
+        }
+        None => true,
+    };
+    files.into_iter().filter(has_something).collect()
 }
 
 fn prepare_folders(config: &Config) -> Result<(), String> {
@@ -191,9 +204,10 @@ impl Manager {
     }
 
     fn is_ready(&self, index: usize) -> bool {
+        // Nobody waits for a service that is left out.
         let up = |name: &String| {
-            self.services.iter().any(|service| {
-                service.file.name == *name && matches!(service.state, State::Running { .. })
+            self.services.iter().all(|service| {
+                service.file.name != *name || matches!(service.state, State::Running { .. })
             })
         };
         self.services.get(index).is_some_and(|service| service.file.after.iter().all(up))

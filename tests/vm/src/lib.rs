@@ -1,7 +1,8 @@
 //! The harness of the whole-system tests: real images in real virtual machines.
 //!
 //! Reading order: [`machine`] (a QEMU with our disk), [`qmp`] and [`ssh`] (how it is steered),
-//! [`template`] (boot once, start many), [`registry`] and [`release`] (what it updates from),
+//! [`template`] and [`stopped`] (boot once, start many), [`registry`] and [`release`] (what it
+//! updates from), [`ntp`] (the time it is told),
 //! [`write_log`] (what a power cut leaves), [`limit`] (two machines at a time).
 //! The scenarios are in `tests/scenarios/`, one file each.
 
@@ -14,10 +15,12 @@ pub mod host_tool;
 pub mod http;
 pub mod limit;
 pub mod machine;
+pub mod ntp;
 pub mod qmp;
 pub mod registry;
 pub mod release;
 pub mod ssh;
+pub mod stopped;
 pub mod template;
 pub mod wait;
 pub mod write_log;

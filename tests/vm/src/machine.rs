@@ -40,6 +40,8 @@ pub struct Options {
     pub cpus: u32,
     /// Value of `-rtc`, where the clock is part of the scenario.
     pub rtc: Option<String>,
+    /// Whether the network card is plugged into a network on which nobody ever answers.
+    pub alone: bool,
     /// More arguments for QEMU.
     pub extra: Vec<String>,
     /// Whether every write goes to a log too (`write_log`).
@@ -58,6 +60,7 @@ impl Options {
             memory_mib: 1024,
             cpus: 1,
             rtc: None,
+            alone: false,
             extra: Vec::new(),
             write_log: false,
             tied: true,
@@ -244,14 +247,15 @@ impl Machine {
 
     fn devices(&self, command: &mut Command) -> Result<()> {
         let relay = artifacts::program("tcp-relay")?;
-        let network = format!(
+        let outside = format!(
             "user,id=net0,hostfwd=tcp:127.0.0.1:{}-:22,\
              guestfwd=tcp:{REGISTRY_ADDRESS}-cmd:{} {}",
             self.ssh_port,
             show(&relay),
             show(&self.route_file())
         );
-        command.args(["-netdev", &network]);
+        let alone = "hubport,id=net0,hubid=0".to_owned();
+        command.args(["-netdev", if self.options.alone { &alone } else { &outside }]);
         command.args(["-device", "virtio-net-pci,id=nic0,netdev=net0,romfile="]);
         command.args(["-device", "i6300esb", "-action", "watchdog=reset"]);
         command.args(["-device", "virtio-rng-pci", "-device", "vmgenid,guid=auto"]);

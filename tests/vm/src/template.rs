@@ -106,7 +106,7 @@ impl Template {
     pub fn start_with(&self, name: &str, change: impl FnOnce(&mut Options)) -> Result<Machine> {
         let mut options = self.options.clone();
         name.clone_into(&mut options.name);
-        options.disk = self.dir.join("disk.qcow2");
+        options.disk = self.base();
         change(&mut options);
         let mut machine = Machine::prepare(options)?;
         fs::copy(self.dir.join("vars.fd"), machine.vars()).context("copy firmware variables")?;
@@ -121,12 +121,17 @@ impl Template {
         Ok(machine)
     }
 
+    /// The template's disk; overlays may stand on it, nobody writes to it.
+    pub fn base(&self) -> PathBuf {
+        self.dir.join("disk.qcow2")
+    }
+
     /// A copy of the template's disk as it is when the power is cut now; nothing runs.
     ///
     /// # Errors
     /// The overlay cannot be made.
     pub fn disk(&self, path: &Path) -> Result<()> {
-        overlay(&self.dir.join("disk.qcow2"), path)
+        overlay(&self.base(), path)
     }
 }
 

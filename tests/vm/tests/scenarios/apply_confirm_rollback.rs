@@ -1,7 +1,12 @@
-//! Apply, reboot, confirm; roll back by hand; go forward again.
+//! Apply, reboot, confirm; roll back by hand; go forward again. FW-7: through all of it the EFI
+//! system partition stays as it was made.
 
+use partition_layout::layout;
+use vm_tests::disk::{self, Extent};
 use vm_tests::template::Template;
 use vm_tests::{artifacts, guest, registry::Registry};
+
+const ESP: Extent = Extent { offset: layout::ALIGNMENT, size: layout::FRESH[0].size };
 
 #[test]
 fn an_update_is_kept_and_can_be_left_and_taken_again() -> anyhow::Result<()> {
@@ -29,5 +34,10 @@ fn an_update_is_kept_and_can_be_left_and_taken_again() -> anyhow::Result<()> {
     let (code, answer) = guest::osupdate(&machine, "apply --force", guest::APPLY)?;
     assert_eq!(code, 0, "{answer}");
     assert_eq!(guest::reboot_confirmed(&mut machine)?, (2, "b".to_owned()));
+
+    machine.power_cut()?;
+    let made = disk::read(&artifacts::release("v1")?.disk(), ESP)?;
+    assert!(made.get(510..512) == Some(&[0x55, 0xaa]), "no file system where the ESP should be");
+    assert!(disk::read(&machine.disk_file(), ESP)? == made, "the ESP has changed");
     Ok(())
 }

@@ -25,5 +25,11 @@ pub fn boots(secure_boot: bool) -> anyhow::Result<()> {
     if enabled.code == 0 {
         assert_eq!(enabled.stdout.trim() == "1", secure_boot);
     }
+    let serial = machine.serial();
+    let ended = serial.lines().find(|line| line.contains("ended with status"));
+    assert_eq!(ended, None, "a service of a healthy machine ended");
+    let serial = machine.serial();
+    let ended = serial.lines().find(|line| line.contains("ended with status"));
+    assert_eq!(ended, None, "a service of a healthy machine ended");
     Ok(())
 }

@@ -1,30 +1,17 @@
-//! What decay does to a disk: an altered block, lost records.
+//! What decay does to a disk: an altered block, lost records, a state that is no file system.
 
-use vm_tests::disk::{self, Extent, Places};
-use vm_tests::machine::Machine;
-use vm_tests::template::Template;
-use vm_tests::{artifacts, guest, registry::Registry};
-
-/// A machine that is off: v2 confirmed in slot B, v1 sealed in slot A.
-fn updated(name: &str) -> anyhow::Result<(Machine, Places)> {
-    let registry = Registry::start(name)?;
-    registry.publish(&artifacts::release("v2")?)?;
-    let mut machine = Template::of_release("v1")?.start(name)?;
-    machine.route_registry(Some(registry.port()))?;
-    let (code, answer) = guest::osupdate(&machine, "apply", guest::APPLY)?;
-    assert_eq!(code, 0, "{answer}");
-    assert_eq!(guest::reboot_confirmed(&mut machine)?.0, 2);
-    let places = Places::of(&guest::boot_facts(&machine)?)?;
-    machine.ssh()?.run("sync")?;
-    machine.power_cut()?;
-    Ok((machine, places))
-}
+use serde_json::Value;
+use vm_tests::disk::{self, Extent};
+use vm_tests::guest;
+use vm_tests::machine::{Machine, Options};
+use vm_tests::stopped::Stopped;
 
 #[test]
 fn an_altered_block_is_stopped_and_the_other_slot_runs() -> anyhow::Result<()> {
-    let (mut machine, places) = updated("altered-block")?;
+    let updated = Stopped::updated()?;
+    let mut machine = Machine::prepare(Options::new("altered-block", &updated.disk()))?;
     // The beginning of the root file system: its superblock and directories.
-    let root = Extent { offset: places.slot_b.offset + 4096, size: 1 << 20 };
+    let root = Extent { offset: updated.places()?.slot_b.offset + 4096, size: 1 << 20 };
     disk::fill(&machine.disk_file(), root, 0x5a)?;
     machine.power_on()?;
     assert_eq!(guest::wait_confirmed(&mut machine, guest::FALL_BACK)?, (1, "a".to_owned()));
@@ -33,12 +20,34 @@ fn an_altered_block_is_stopped_and_the_other_slot_runs() -> anyhow::Result<()> {
 
 #[test]
 fn without_any_record_the_trailers_decide() -> anyhow::Result<()> {
-    let (mut machine, places) = updated("no-records")?;
-    let record_places =
-        Extent { offset: places.record.offset + (1 << 20), size: places.record.size - (1 << 20) };
-    disk::fill(&machine.disk_file(), record_places, 0)?;
+    let updated = Stopped::updated()?;
+    let mut machine = Machine::prepare(Options::new("no-records", &updated.disk()))?;
+    let record = updated.places()?.record;
+    let places = Extent { offset: record.offset + (1 << 20), size: record.size - (1 << 20) };
+    disk::fill(&machine.disk_file(), places, 0)?;
     machine.power_on()?;
     // The higher release, on trial with one try; then confirmed by its own gate.
     assert_eq!(guest::wait_confirmed(&mut machine, guest::BOOT)?, (2, "b".to_owned()));
+    Ok(())
+}
+
+/// The user's data is never formatted, no slot is blamed, and somebody can come and look.
+#[test]
+fn a_broken_state_leaves_a_machine_that_is_up_and_says_so() -> anyhow::Result<()> {
+    let updated = Stopped::updated()?;
+    let mut machine = Machine::prepare(Options::new("broken-state", &updated.disk()))?;
+    let slot = updated.places()?.slot_b;
+    // The state partition follows slot B; its beginning holds the superblock.
+    let state = Extent { offset: slot.offset + slot.size, size: 64 << 20 };
+    disk::fill(&machine.disk_file(), state, 0x5a)?;
+    machine.power_on()?;
+    machine.wait_serial("state is degraded", guest::BOOT)?;
+    guest::wait_ssh(&mut machine, guest::SSH)?;
+    let facts = guest::boot_facts(&machine)?;
+    assert_eq!(facts.get("state").and_then(Value::as_str), Some("degraded"), "{facts}");
+    assert_eq!(guest::running(&machine)?, (2, "b".to_owned()));
+    machine.power_cut()?;
+    let left = disk::read(&machine.disk_file(), Extent { size: 1 << 20, ..state })?;
+    assert!(left.iter().all(|byte| *byte == 0x5a), "the state partition was written to");
     Ok(())
 }

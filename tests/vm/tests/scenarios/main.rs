@@ -1,12 +1,21 @@
 //! All whole-system scenarios, one file each. `cargo xtask images` must have run.
-//!
-//! Written and not yet seen to pass on a whole machine, so not in the list below: auto_policy,
-//! back_by_itself, boot_secure, broken_disk, broken_download, clocks, copies, firmware,
-//! network_during_trial, power_cut_stream, rebuild, refusals, two_sizes.
 
 mod apply_confirm_rollback;
+mod auto_policy;
+mod back_by_itself;
 mod boot_healthy;
+mod boot_secure;
 mod both_slots_broken;
+mod broken_disk;
+mod broken_download;
+mod clocks;
+mod copies;
+mod firmware;
 mod harness;
+mod network_during_trial;
 mod power_cut;
+mod power_cut_stream;
+mod rebuild;
+mod refusals;
 mod stock_tools;
+mod two_sizes;

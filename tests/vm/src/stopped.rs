@@ -1,0 +1,119 @@
+//! Disks of machines that are off, made once and started from often: the counterpart of
+//! [`crate::template`] for scenarios that begin with a boot.
+
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::disk::Places;
+use crate::machine::{Machine, Options};
+use crate::registry::Registry;
+use crate::template::Template;
+use crate::{artifacts, guest};
+
+const SHUT_DOWN: Duration = Duration::from_secs(120);
+
+/// A machine that was switched off properly; read-only once made.
+#[derive(Debug, Clone)]
+pub struct Stopped {
+    dir: PathBuf,
+}
+
+impl Stopped {
+    /// Release 1 ran in slot A; release 2 is in slot B and armed for its trial.
+    ///
+    /// # Errors
+    /// The machine does not start, or the update fails.
+    pub fn armed() -> Result<Self> {
+        let template = Template::of_release("v1")?;
+        Self::made("armed", &template.base(), || {
+            let registry = Registry::start("stopped-armed")?;
+            registry.publish(&artifacts::release("v2")?)?;
+            let machine = template.start("stopped-armed")?;
+            machine.route_registry(Some(registry.port()))?;
+            let (code, answer) = guest::osupdate(&machine, "apply", guest::APPLY)?;
+            ensure!(code == 0, "`osupdate apply` ended with {code}: {answer}");
+            Ok(machine)
+        })
+    }
+
+    /// Release 2 ran in slot B, confirmed; release 1 is in slot A.
+    ///
+    /// # Errors
+    /// As [`Stopped::armed`].
+    pub fn updated() -> Result<Self> {
+        let armed = Self::armed()?;
+        Self::made("updated", &armed.disk(), || {
+            let mut machine = Machine::start(Options::new("stopped-updated", &armed.disk()))?;
+            let running = guest::wait_confirmed(&mut machine, guest::BOOT)?;
+            ensure!(running == (2, "b".to_owned()), "{running:?} runs");
+            Ok(machine)
+        })
+    }
+
+    /// Its disk, a base for overlays.
+    pub fn disk(&self) -> PathBuf {
+        self.dir.join("disk.qcow2")
+    }
+
+    /// Where things lie on it.
+    ///
+    /// # Errors
+    /// What was written down is gone.
+    pub fn places(&self) -> Result<Places> {
+        let text = fs::read(self.dir.join("boot.json")).context("read a kept boot.json")?;
+        let facts: Value = serde_json::from_slice(&text).context("parse a kept boot.json")?;
+        Places::of(&facts)
+    }
+
+    /// Keeps the disk of the machine that `run` gives, under `name`, once it is off. It is an
+    /// overlay of the disk `base`.
+    fn made(name: &str, base: &Path, run: impl FnOnce() -> Result<Machine>) -> Result<Self> {
+        let root = artifacts::work_dir().join("stopped");
+        fs::create_dir_all(&root).with_context(|| format!("create {}", root.display()))?;
+        let lock_path = root.join(format!("{name}.lock"));
+        let lock =
+            File::create(&lock_path).with_context(|| format!("create {}", lock_path.display()))?;
+        lock.lock().with_context(|| format!("lock {}", lock_path.display()))?;
+
+        let stopped = Self { dir: root.join(name) };
+        let key = key(base)?;
+        if fs::read_to_string(stopped.dir.join("key")).is_ok_and(|kept| kept == key) {
+            return Ok(stopped);
+        }
+        if stopped.dir.exists() {
+            fs::remove_dir_all(&stopped.dir)
+                .with_context(|| format!("empty {}", stopped.dir.display()))?;
+        }
+        fs::create_dir_all(&stopped.dir)
+            .with_context(|| format!("create {}", stopped.dir.display()))?;
+        let mut machine = run().with_context(|| format!("make the disk `{name}`"))?;
+        stopped.keep(&mut machine)?;
+        fs::write(stopped.dir.join("key"), key).context("write the disk's key")?;
+        Ok(stopped)
+    }
+
+    fn keep(&self, machine: &mut Machine) -> Result<()> {
+        let facts = guest::boot_facts(machine)?;
+        fs::write(self.dir.join("boot.json"), facts.to_string()).context("keep boot.json")?;
+        // The connection may break before the answer.
+        machine.ssh()?.run("poweroff").map(drop)?;
+        machine.wait_off(SHUT_DOWN)?;
+        fs::rename(machine.disk_file(), self.disk()).context("keep the machine's disk")
+    }
+}
+
+/// What a kept disk depends on: the disk below it, and release 2.
+fn key(base: &Path) -> Result<String> {
+    let mut hasher = DefaultHasher::new();
+    for path in [base, &artifacts::release("v2")?.slot()] {
+        let meta = fs::metadata(path).with_context(|| format!("look at {}", path.display()))?;
+        (meta.len(), meta.mtime(), meta.mtime_nsec()).hash(&mut hasher);
+    }
+    Ok(format!("{:016x}", hasher.finish()))
+}
