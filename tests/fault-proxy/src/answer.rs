@@ -3,7 +3,8 @@
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::pin::Pin;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -11,22 +12,32 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
-use crate::faults::{DigestHeader, Faults, Ranges, Redirect, Referrers};
+use crate::faults::{DigestHeader, Faults, Gzip, Login, Ranges, Redirect, Referrers};
 use crate::proxy::{Context, Seen};
 use crate::referrers::digest;
 
 /// How far off a wrong range is, in bytes.
 const OFF_BY: u64 = 1000;
+/// Between the last bytes and a break: without it, bytes in the server's buffer would be lost, and
+/// how much a client gets would be left to chance.
+const FLUSH: Duration = Duration::from_millis(100);
 /// Blobs above this many bytes are layers.
 const LAYER_MIN: usize = 64 << 10;
-/// How many unrelated referrers crowd a list.
-const CROWD: usize = 200;
 
-/// A body that may break off.
+/// How a body ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Whole,
+    Breaks,
+    Stalls,
+}
+
+/// A body that may break off or fall silent.
 pub(crate) struct Cut {
     bytes: Bytes,
-    breaks: bool,
+    end: End,
     is_chunked: bool,
+    pause: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
 impl Body for Cut {
@@ -35,23 +46,31 @@ impl Body for Cut {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut TaskContext<'_>,
+        context: &mut TaskContext<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
         if self.bytes.is_empty() {
-            let end = self.breaks.then(|| Err(std::io::Error::other("cut")));
-            self.breaks = false;
-            return Poll::Ready(end);
+            return match self.end {
+                End::Whole => Poll::Ready(None),
+                // Nobody wakes it: the connection ends when the client goes, or with the proxy.
+                End::Stalls => Poll::Pending,
+                End::Breaks => {
+                    let begin = || Box::pin(tokio::time::sleep(FLUSH));
+                    ready!(self.pause.get_or_insert_with(begin).as_mut().poll(context));
+                    self.end = End::Whole;
+                    Poll::Ready(Some(Err(std::io::Error::other("cut"))))
+                }
+            };
         }
         let length = self.bytes.len().min(64 << 10);
         Poll::Ready(Some(Ok(Frame::data(self.bytes.split_to(length)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bytes.is_empty() && !self.breaks
+        self.bytes.is_empty() && self.end == End::Whole
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.breaks || self.is_chunked {
+        if self.end != End::Whole || self.is_chunked {
             SizeHint::default()
         } else {
             SizeHint::with_exact(self.bytes.len() as u64)
@@ -92,7 +111,7 @@ fn note(context: &Context, request: &Request<Incoming>, at_storage: bool) -> Fau
 
 async fn front(context: &Context, request: Request<Incoming>, faults: &Faults) -> Option<Answer> {
     let path = request.uri().path().to_owned();
-    if let Some(refused) = refuse(context, &path, faults) {
+    if let Some(refused) = refuse(context, &path, faults).or_else(|| login(&request, faults)) {
         return Some(refused);
     }
     if request.method() == Method::GET
@@ -101,31 +120,33 @@ async fn front(context: &Context, request: Request<Incoming>, faults: &Faults) -
     {
         return Some(answer);
     }
-    let is_blob = request.method() == Method::GET && path.contains("/blobs/sha256:");
+    let is_get = request.method() == Method::GET;
+    let is_read = is_get || request.method() == Method::HEAD;
+    let is_blob = is_read && path.contains("/blobs/sha256:");
     if is_blob && faults.redirect != Redirect::None {
-        return Some(redirect(context, &request, faults));
+        return redirect(context, request, faults).await;
     }
-    if is_blob {
+    if is_blob && is_get {
         return blob(context, request, faults).await;
     }
     let is_manifest = path.contains("/manifests/");
     let is_put = request.method() == Method::PUT;
-    let is_get = request.method() == Method::GET;
+    let takes_gzip = takes_gzip(&request);
     let (answer, sent) = forward(context, request, None).await?;
     let (mut parts, mut bytes) = (answer.headers().clone(), answer.body().clone());
-    let serves = matches!(faults.referrers, Referrers::Served | Referrers::Crowded);
     if is_manifest
         && is_put
         && answer.status() == StatusCode::CREATED
-        && serves
+        && faults.referrers == Referrers::Served
         && let Some(subject) = context.shared().store.pushed(&sent)
     {
         set(&mut parts, "oci-subject", &subject);
     }
     if is_manifest && is_get && answer.status() == StatusCode::OK {
         bytes = manifest(&path, bytes, &mut parts, faults);
+        bytes = zip(bytes, &mut parts, faults, takes_gzip);
     }
-    Some(build(answer.status(), parts, bytes, faults.chunked, false))
+    Some(build(answer.status(), parts, bytes, faults.chunked, End::Whole))
 }
 
 fn manifest(path: &str, bytes: Bytes, headers: &mut HeaderMap, faults: &Faults) -> Bytes {
@@ -145,14 +166,49 @@ fn manifest(path: &str, bytes: Bytes, headers: &mut HeaderMap, faults: &Faults) 
         }
         DigestHeader::Wrong => set(headers, "docker-content-digest", &digest(b"other")),
     }
-    if faults.gzip {
-        set(headers, "content-encoding", "gzip");
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        // Writing into memory does not fail.
-        let _ = encoder.write_all(&bytes);
-        bytes = encoder.finish().unwrap_or_default();
-    }
     bytes.into()
+}
+
+fn takes_gzip(request: &Request<Incoming>) -> bool {
+    let accepted = request.headers().get("accept-encoding").and_then(|value| value.to_str().ok());
+    accepted.is_some_and(|accepted| accepted.contains("gzip"))
+}
+
+fn zip(bytes: Bytes, headers: &mut HeaderMap, faults: &Faults, takes_gzip: bool) -> Bytes {
+    let zips = match faults.gzip {
+        Gzip::Never => false,
+        Gzip::Accepted => takes_gzip,
+        Gzip::Always => true,
+    };
+    if !zips {
+        return bytes;
+    }
+    set(headers, "content-encoding", "gzip");
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    // Writing into memory does not fail.
+    let _ = encoder.write_all(&bytes);
+    encoder.finish().unwrap_or_default().into()
+}
+
+/// Asks for a login where the request has none, and gives out tokens. What a login says is not
+/// looked at.
+fn login(request: &Request<Incoming>, faults: &Faults) -> Option<Answer> {
+    if faults.login == Login::Bearer && request.uri().path() == "/token" {
+        return Some(plain(200, "{\"token\":\"t0ken\"}"));
+    }
+    if faults.login == Login::None || request.headers().contains_key("authorization") {
+        return None;
+    }
+    let host = request.headers().get("host").and_then(|value| value.to_str().ok());
+    let challenge = match faults.login {
+        Login::Bearer => {
+            format!("Bearer realm=\"http://{}/token\",service=\"test\"", host.unwrap_or_default())
+        }
+        Login::Basic | Login::None => "Basic realm=\"test\"".to_owned(),
+    };
+    let mut answer = plain(401, "{\"errors\":[{\"code\":\"UNAUTHORIZED\"}]}");
+    set(answer.headers_mut(), "www-authenticate", &challenge);
+    Some(answer)
 }
 
 fn refuse(context: &Context, path: &str, faults: &Faults) -> Option<Answer> {
@@ -178,8 +234,7 @@ fn referrers(context: &Context, path: &str, faults: &Faults) -> Option<Answer> {
     let shared = context.shared();
     let index = match faults.referrers {
         Referrers::Honest => return None,
-        Referrers::Served => shared.store.index(subject, 0),
-        Referrers::Crowded => shared.store.index(subject, CROWD),
+        Referrers::Served => shared.store.index(subject, faults.crowd),
         Referrers::Empty => shared.store.index("", 0),
         Referrers::NotJson => return Some(plain(200, "not here")),
         Referrers::Html => return Some(html(200)),
@@ -190,18 +245,33 @@ fn referrers(context: &Context, path: &str, faults: &Faults) -> Option<Answer> {
     Some(answer)
 }
 
-fn redirect(context: &Context, request: &Request<Incoming>, faults: &Faults) -> Answer {
-    let path = request.uri().path();
+/// Sends a reader of a blob elsewhere; as registries do, only to what there is.
+async fn redirect(
+    context: &Context,
+    request: Request<Incoming>,
+    faults: &Faults,
+) -> Option<Answer> {
+    let path = request.uri().path().to_owned();
+    let hop = request.uri().query().and_then(|query| query.strip_prefix("hop=")?.parse().ok());
+    let hop: u32 = hop.unwrap_or(0);
     let to = match faults.redirect {
+        _ if hop < faults.hops => format!("{path}?hop={}", hop + 1),
         Redirect::Loop => format!("{path}?again"),
         Redirect::LinkLocal => format!("http://169.254.169.254{path}"),
+        Redirect::LinkLocalName => format!("http://2852039166{path}"),
         Redirect::Storage | Redirect::Expiring | Redirect::None => {
             format!("http://{}{path}?signature=secret", context.storage)
         }
     };
+    if request.method() == Method::HEAD {
+        let (answer, _) = forward(context, request, None).await?;
+        if answer.status() != StatusCode::OK {
+            return Some(plain(answer.status().as_u16(), ""));
+        }
+    }
     let mut answer = plain(307, "");
     set(answer.headers_mut(), "location", &to);
-    answer
+    Some(answer)
 }
 
 /// A storage server: takes signed addresses and nothing else.
@@ -220,6 +290,7 @@ async fn storage(context: &Context, request: Request<Incoming>, faults: &Faults)
 }
 
 async fn blob(context: &Context, request: Request<Incoming>, faults: &Faults) -> Option<Answer> {
+    let takes_gzip = takes_gzip(&request);
     let asked = request.headers().get("range").and_then(|value| value.to_str().ok());
     let range = asked.and_then(parse_range);
     let is_open = asked.is_some_and(|asked| asked.ends_with('-'));
@@ -233,7 +304,7 @@ async fn blob(context: &Context, request: Request<Incoming>, faults: &Faults) ->
     }
     let wanted = match (faults.ranges, range) {
         (Ranges::Whole200, _) | (_, None) => None,
-        (Ranges::Other, Some((from, until))) => Some((from + OFF_BY, until)),
+        (Ranges::Other | Ranges::OtherAlways, Some((from, until))) => Some((from + OFF_BY, until)),
         (Ranges::Earlier, Some((from, until))) => Some((from.saturating_sub(OFF_BY), until)),
         (Ranges::Half, Some((from, until))) => Some((from, from + (until - from) / 2)),
         (_, range) => range,
@@ -241,11 +312,17 @@ async fn blob(context: &Context, request: Request<Incoming>, faults: &Faults) ->
     let (answer, _) = forward(context, request, Some(wanted)).await?;
     let mut headers = answer.headers().clone();
     let mut bytes = answer.body().clone();
-    if answer.status() == StatusCode::PARTIAL_CONTENT {
+    let mut status = answer.status();
+    if faults.ranges == Ranges::OtherAlways && status == StatusCode::OK && bytes.len() > LAYER_MIN {
+        status = StatusCode::PARTIAL_CONTENT;
+        set(&mut headers, "content-range", &format!("bytes 0-{}/{}", LAYER_MIN, bytes.len()));
+        bytes.truncate(LAYER_MIN + 1);
+    }
+    if faults.ranges == Ranges::StripAcceptRanges {
+        headers.remove("accept-ranges");
+    }
+    if status == StatusCode::PARTIAL_CONTENT {
         match faults.ranges {
-            Ranges::StripAcceptRanges => {
-                headers.remove("accept-ranges");
-            }
             Ranges::NoHeader => {
                 headers.remove("content-range");
             }
@@ -263,8 +340,11 @@ async fn blob(context: &Context, request: Request<Incoming>, faults: &Faults) ->
         let keep = (bytes.len() as u64).saturating_sub(faults.truncate_blob);
         bytes.truncate(usize::try_from(keep).unwrap_or(usize::MAX));
     }
-    let breaks = cut(context, &mut bytes, faults);
-    Some(build(answer.status(), headers, bytes, faults.chunked, breaks))
+    if !is_layer && status == StatusCode::OK {
+        bytes = zip(bytes, &mut headers, faults, takes_gzip);
+    }
+    let end = cut(context, &mut bytes, faults);
+    Some(build(status, headers, bytes, faults.chunked, end))
 }
 
 fn altered(bytes: &Bytes) -> Bytes {
@@ -276,17 +356,17 @@ fn altered(bytes: &Bytes) -> Bytes {
     bytes.into()
 }
 
-fn cut(context: &Context, bytes: &mut Bytes, faults: &Faults) -> bool {
+fn cut(context: &Context, bytes: &mut Bytes, faults: &Faults) -> End {
     let Some(after) = faults.cut_after.and_then(|after| usize::try_from(after).ok()) else {
-        return false;
+        return End::Whole;
     };
     let mut shared = context.shared();
     if bytes.len() <= after || faults.cuts > 0 && shared.cut >= faults.cuts {
-        return false;
+        return End::Whole;
     }
     shared.cut += 1;
     bytes.truncate(after);
-    true
+    if faults.stalls { End::Stalls } else { End::Breaks }
 }
 
 fn multipart(headers: &mut HeaderMap, bytes: &Bytes) -> Bytes {
@@ -336,14 +416,14 @@ fn build(
     mut headers: HeaderMap,
     bytes: Bytes,
     is_chunked: bool,
-    breaks: bool,
+    end: End,
 ) -> Answer {
     let length = headers.remove("content-length");
     headers.remove("transfer-encoding");
     headers.remove("connection");
-    let mut answer = Response::new(Cut { bytes, breaks, is_chunked });
+    let mut answer = Response::new(Cut { bytes, end, is_chunked, pause: None });
     // A body that breaks off was announced whole; an answer to HEAD announces what it does not send.
-    if let Some(length) = length.filter(|_| breaks || answer.body().bytes.is_empty()) {
+    if let Some(length) = length.filter(|_| end != End::Whole || answer.body().bytes.is_empty()) {
         headers.insert("content-length", length);
     }
     *answer.status_mut() = status;
@@ -365,7 +445,7 @@ fn html(status: u16) -> Answer {
 }
 
 fn whole(bytes: Bytes) -> Cut {
-    Cut { bytes, breaks: false, is_chunked: false }
+    Cut { bytes, end: End::Whole, is_chunked: false, pause: None }
 }
 
 fn set(headers: &mut HeaderMap, name: &str, value: &str) {

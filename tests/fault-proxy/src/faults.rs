@@ -12,16 +12,24 @@ pub struct Faults {
     pub cut_after: Option<u64>,
     /// How many blob answers break off; 0 is all.
     pub cuts: u32,
+    /// Where they would break off they fall silent instead, and the connection stays.
+    pub stalls: bool,
+    /// What login the registry wants before it answers.
+    pub login: Login,
     /// Where blob reads are sent.
     pub redirect: Redirect,
+    /// Redirects within the registry before the one that counts.
+    pub hops: u32,
     /// What is answered instead of asking the registry.
     pub refusal: Option<Refusal>,
-    /// Manifests are sent gzip-encoded, whatever was asked for.
-    pub gzip: bool,
+    /// When manifests and small blobs are sent gzip-encoded.
+    pub gzip: Gzip,
     /// What is done to `Docker-Content-Digest`.
     pub digest_header: DigestHeader,
     /// How the referrers API is answered.
     pub referrers: Referrers,
+    /// Unrelated entries, of manifests that are not there, before the served referrers.
+    pub crowd: usize,
     /// Answers come without `Content-Length`.
     pub chunked: bool,
     /// Manifests get so many bytes of white space behind them.
@@ -51,6 +59,8 @@ pub enum Ranges {
     Whole200,
     /// 206 for a range a thousand bytes further, saying so.
     Other,
+    /// 206 for a range, saying so, whether one was asked for or not.
+    OtherAlways,
     /// 206 for the asked range, but `Content-Range` names another.
     WrongHeader,
     /// 206 without `Content-Range`.
@@ -63,7 +73,33 @@ pub enum Ranges {
     Multipart,
 }
 
-/// Where a blob read is sent.
+/// What login is wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Login {
+    /// None.
+    #[default]
+    None,
+    /// A user name and a password, any.
+    Basic,
+    /// A token, which `/token` gives to anybody.
+    Bearer,
+}
+
+/// When something is sent gzip-encoded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gzip {
+    /// Never.
+    #[default]
+    Never,
+    /// Where the client takes it, as nginx does.
+    Accepted,
+    /// Whatever was asked for.
+    Always,
+}
+
+/// Where somebody who reads a blob, or looks whether it is there, is sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Redirect {
@@ -76,6 +112,8 @@ pub enum Redirect {
     Loop,
     /// 307 to 169.254.169.254.
     LinkLocal,
+    /// 307 to a name that the system looks up as 169.254.169.254.
+    LinkLocalName,
     /// 307 to the storage server, which says 403 to every second request: a signature that ran out.
     Expiring,
 }
@@ -128,6 +166,4 @@ pub enum Referrers {
     NotJson,
     /// 200 with a web page.
     Html,
-    /// From what was pushed, behind two hundred unrelated ones.
-    Crowded,
 }

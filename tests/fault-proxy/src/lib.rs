@@ -12,5 +12,5 @@ pub mod faults;
 pub mod proxy;
 pub mod referrers;
 
-pub use faults::{DigestHeader, Faults, Ranges, Redirect, Referrers, Refusal};
+pub use faults::{DigestHeader, Faults, Gzip, Login, Ranges, Redirect, Referrers, Refusal};
 pub use proxy::{Proxy, Seen};

@@ -25,12 +25,13 @@ pub struct BlobStream {
 }
 
 impl Registry {
-    /// Opens `blob` at byte `from`, up to `until` (exclusive). One request: a closed range, and
-    /// where the server sends the whole blob instead, the part before `from` is passed over.
+    /// Opens `blob` at byte `from`, up to `until` (exclusive), by a closed range. Where the server
+    /// sends the whole blob instead, the part before `from` is passed over; where it does no ranges,
+    /// or answers with another one than was asked for, it is asked once more without a range.
     ///
     /// # Errors
-    /// A range other than the asked one is a fault of the server's: *cannot know*, and none of its
-    /// bytes are given out.
+    /// *Cannot know* when that answer is of no use either: a fault of the server's. None of the bytes
+    /// of a wrong range are given out.
     pub async fn blob(
         &self,
         repository: &str,
@@ -38,7 +39,7 @@ impl Registry {
         from: u64,
         until: u64,
     ) -> Result<BlobStream, RegistryError> {
-        let place = format!("{}/{repository} {}", self.authority(), blob.digest);
+        let mut place = format!("{}/{repository} {}", self.authority(), blob.digest);
         if from >= until || until > blob.size {
             return Err(RegistryError::Corrupt(format!("{place}: no bytes {from}-{until} in it")));
         }
@@ -46,12 +47,18 @@ impl Registry {
         let mut call = self.get(&format!("/v2/{repository}/blobs/{}", blob.digest), &scope)?;
         call.headers.push((RANGE, format!("bytes={from}-{}", until - 1)));
         let mut response = self.call(&call).await?;
-        if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
-            // The range lies inside the blob, so this server does no ranges: read it all.
+        let wrong = match response.status() {
+            // The range lies inside the blob, so this server does no ranges.
+            StatusCode::RANGE_NOT_SATISFIABLE => Some("takes no range".to_owned()),
+            StatusCode::PARTIAL_CONTENT => part(&response, blob.size, from, until).err(),
+            _ => None,
+        };
+        if let Some(why) = wrong {
+            place = format!("{place} ({why})");
             call.headers.clear();
             response = self.call(&call).await?;
-        }
-        if response.status() != StatusCode::PARTIAL_CONTENT {
+            response = self.found(response, &place).await?;
+        } else if response.status() != StatusCode::PARTIAL_CONTENT {
             response = self.found(response, &place).await?;
         }
         let (skip, left) = part(&response, blob.size, from, until)

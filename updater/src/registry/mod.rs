@@ -6,13 +6,14 @@
 //!
 //! # Reading order
 //! [`reference`] names an image; [`headers`] are the pure rules for what registries write into
-//! headers; [`error`] holds the answers; [`transport`] makes one request in bounded time;
-//! [`session`] adds tokens, redirects and retries; [`pull`] and [`blob`] read; [`signatures`]
+//! headers; [`error`] holds the answers; [`names`] looks hosts up; [`transport`] makes one request in
+//! bounded time; [`session`] adds tokens, redirects and retries; [`pull`] and [`blob`] read; [`signatures`]
 //! finds what may be a signature; [`push`] writes, for the builder.
 
 pub mod blob;
 pub mod error;
 pub mod headers;
+pub mod names;
 pub mod pull;
 pub mod push;
 pub mod reference;

@@ -39,6 +39,9 @@ impl Registry {
         call.method = Method::HEAD;
         match self.call(&call).await?.status() {
             StatusCode::OK => Ok(true),
+            // Where it lies elsewhere: registries send nobody to a blob that they do not have, and
+            // a storage server may answer 400 to HEAD.
+            StatusCode::FOUND | StatusCode::SEE_OTHER | StatusCode::TEMPORARY_REDIRECT => Ok(true),
             StatusCode::NOT_FOUND => Ok(false),
             status => Err(self.unexpected("asking for a blob", repository, status)),
         }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use serde::Deserialize;
 
 use super::error::RegistryError;
 use super::headers::{self, Challenge};
+use super::names;
 use super::transport::{Body, Patience, Transport, empty, full, header};
 
 /// Most redirects followed for one request.
@@ -85,7 +85,7 @@ impl Registry {
     /// One line when the extra certificates cannot be read.
     pub fn new(authority: &str, access: Access) -> Result<Registry, String> {
         Ok(Registry {
-            transport: Transport::new(access.extra_ca.as_deref(), access.patience)?,
+            transport: Transport::new(authority, access.extra_ca.as_deref(), access.patience)?,
             authority: authority.to_owned(),
             plain_http: access.plain_http,
             credentials: access.credentials,
@@ -133,7 +133,7 @@ impl Registry {
     /// Makes the call, again after a wait while the server says that it cannot now.
     ///
     /// # Errors
-    /// Everything but an answer below 500 that is no redirect, no 401, no 403 and no 429.
+    /// Everything but an answer below 500 that is no redirect of a GET, no 401 and no 429.
     pub(crate) async fn call(&self, call: &Call<'_>) -> Result<Response<Incoming>, RegistryError> {
         let patience = self.transport.patience;
         let mut wait = patience.first_wait;
@@ -247,7 +247,8 @@ impl Registry {
             .ok_or_else(|| RegistryError::cannot_know(format!("{place}: answer without a token")))
     }
 
-    /// Sends the call and follows redirects of a read. Our token goes to our origin alone.
+    /// Sends the call and follows redirects of a GET: a storage server may take its signed address
+    /// for that alone. Our token goes to our origin alone.
     async fn follow(&self, call: &Call<'_>) -> Result<Response<Incoming>, RegistryError> {
         let home = origin(&self.uri("/")?);
         let mut uri = call.uri.clone();
@@ -265,7 +266,7 @@ impl Registry {
             let response = settled(response, &place)?;
             let moved = response.status().is_redirection()
                 && response.status() != StatusCode::NOT_MODIFIED
-                && matches!(call.method, Method::GET | Method::HEAD);
+                && call.method == Method::GET;
             if !moved {
                 // 401 is ours to answer only from the registry itself; a storage server's means
                 // that its signed address has run out.
@@ -364,17 +365,10 @@ pub(crate) fn resolve(from: &Uri, target: &str) -> Option<Uri> {
     Some(uri)
 }
 
-/// Addresses that only mean something to this machine's surroundings, such as a cloud's metadata.
+/// Whether the host is written as a link-local address; [`super::names`] looks at names.
 fn is_link_local(uri: &Uri) -> bool {
-    let host = uri.host().unwrap_or_default();
-    match host.trim_matches(['[', ']']).parse() {
-        Ok(IpAddr::V4(address)) => address.is_link_local(),
-        Ok(IpAddr::V6(address)) => {
-            let mapped = address.to_ipv4_mapped().is_some_and(|v4| v4.is_link_local());
-            address.is_unicast_link_local() || mapped
-        }
-        Err(_) => false,
-    }
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    host.parse().is_ok_and(names::is_link_local)
 }
 
 /// Scheme, host and port.

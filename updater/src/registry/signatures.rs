@@ -30,8 +30,9 @@ use super::transport::{header, is_html};
 
 /// Most pages of referrers read.
 const PAGES_MAX: usize = 8;
-/// Most referrers whose manifests are read.
-const REFERRERS_MAX: usize = 64;
+/// Most requests for what referrers lists name: room for a signature behind two hundred attachments
+/// that say nothing of themselves, each a manifest and a bundle.
+const REQUESTS_MAX: usize = 512;
 
 /// What the search for a signature answers.
 #[derive(Debug)]
@@ -48,7 +49,8 @@ pub enum Signed {
 struct Search<'a> {
     subject: Digest,
     roots: &'a TrustRoots,
-    tried: usize,
+    /// Requests made for referrers.
+    asked: usize,
     read: HashSet<Digest>,
     reasons: Vec<NotVouched>,
     /// The first thing that could not be read: if nothing valid is found, it may have been it.
@@ -61,7 +63,7 @@ impl Registry {
         let mut search = Search {
             subject,
             roots,
-            tried: 0,
+            asked: 0,
             read: HashSet::new(),
             reasons: Vec::new(),
             unread: None,
@@ -161,11 +163,11 @@ impl Registry {
         // Likely ones first, so that the bound is not eaten by others; none is left out for this.
         listed.sort_by_key(likelihood);
         for entry in listed {
-            if search.tried >= REFERRERS_MAX {
+            if search.asked >= REQUESTS_MAX {
                 search.overflow();
                 return None;
             }
-            search.tried += 1;
+            search.asked += 1;
             match self.referrer(repository, &entry, search).await {
                 Ok(Some(verified)) => return Some(verified),
                 Ok(None) | Err(RegistryError::Absent(_)) => {}
@@ -191,6 +193,7 @@ impl Registry {
                 search.reasons.push(NotVouched::TooLarge(BUNDLE_BYTES_MAX));
                 continue;
             }
+            search.asked += 1;
             let bytes = self.small_blob(repository, layer, BUNDLE_BYTES_MAX).await?;
             if let Some(verified) = search.check(Candidate::Bundle(bytes.to_vec())) {
                 return Ok(Some(verified));

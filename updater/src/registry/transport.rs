@@ -17,6 +17,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::error::RegistryError;
+use super::names::Names;
 
 /// The body of a request.
 pub type Body = BoxBody<Bytes, std::io::Error>;
@@ -56,17 +57,22 @@ impl Patience {
 /// An HTTP/1.1 client with our trust and our patience. Follows nothing by itself.
 #[derive(Clone)]
 pub struct Transport {
-    client: Client<HttpsConnector<HttpConnector>, Body>,
+    client: Client<HttpsConnector<HttpConnector<Names>>, Body>,
     /// The waits in force.
     pub patience: Patience,
 }
 
 impl Transport {
-    /// A client that trusts the system's certificate authorities and those in `extra_ca` (PEM).
+    /// A client for the registry at `authority` (`host:port`), which trusts the system's certificate
+    /// authorities and those in `extra_ca` (PEM).
     ///
     /// # Errors
     /// One line when `extra_ca` holds no certificate.
-    pub fn new(extra_ca: Option<&[u8]>, patience: Patience) -> Result<Transport, String> {
+    pub fn new(
+        authority: &str,
+        extra_ca: Option<&[u8]>,
+        patience: Patience,
+    ) -> Result<Transport, String> {
         let mut roots = rustls::RootCertStore::empty();
         if let Ok(pem) = std::fs::read(SYSTEM_CERTIFICATES) {
             let certificates = CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok);
@@ -85,7 +91,7 @@ impl Transport {
             .map_err(|error| error.to_string())?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let mut tcp = HttpConnector::new();
+        let mut tcp = HttpConnector::new_with_resolver(Names::new(authority));
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(patience.connect));
         tcp.set_nodelay(true);

@@ -3,16 +3,13 @@
 //! Needs `docker-registry`, `skopeo`, and cosign 3 and oras in `$BASCULE_TOOLS` (`cargo xtask
 //! setup`).
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on is a failed test")]
-
-mod stock;
-
-use stock::{Server, must, tool, trust};
 use update_manifest::oci::Descriptor;
 use update_manifest::sign::{SigningKey, sign_bundle, sign_simple};
 use update_manifest::trust::NotVouched;
 use updater::registry::push::Attachment;
 use updater::registry::signatures::Signed;
+
+use crate::support::stock::{Server, must, tool, trust};
 
 const REPOSITORY: &str = "bascule/os";
 

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use update_manifest::oci::{Descriptor, MEDIA_CONFIG, MEDIA_LAYER, MEDIA_MANIFEST};
 use update_manifest::sign::{SigningKey, describe};
 use update_manifest::trust::{TrustRoots, TrustedKey};
-use updater::registry::transport::Patience;
-use updater::registry::{Access, Registry};
+use updater::registry::Registry;
+
+use super::client;
 
 /// How long a registry may take to answer at first.
 const START: Duration = Duration::from_secs(30);
@@ -55,13 +56,7 @@ impl Server {
 
     /// Our client.
     pub fn client(&self) -> Registry {
-        let access = Access {
-            plain_http: true,
-            credentials: None,
-            extra_ca: None,
-            patience: Patience::FIELD,
-        };
-        Registry::new(&self.authority, access).unwrap()
+        client(&self.authority)
     }
 
     /// Pushes a small image to `repository` under the tag `v1`; `seed` makes it another one.
