@@ -15,6 +15,7 @@ use vm_tests::{artifacts, guest, wait};
 
 /// Exit codes of osupdate.
 const REFUSED: i32 = 2;
+const CANNOT_KNOW: i32 = 3;
 const CORRUPT: i32 = 4;
 /// More than a slot holds.
 const OVERSIZE: u64 = 3 << 30;
@@ -82,10 +83,11 @@ fn a_damaged_layer_is_found_before_the_flip() -> Result<()> {
 
     let middle = whole.len() as u64 / 2;
     File::options().write(true).open(&blob)?.write_all_at(&[0xa5; 64], middle)?;
-    damaged(&machine, "altered")?;
+    damaged(&machine, CORRUPT, "not what the release describes")?;
 
+    // The registry has not got what it was given: its fault, and it may mend.
     fs::write(&blob, whole.get(..whole.len() / 2).unwrap_or_default())?;
-    damaged(&machine, "truncated")?;
+    damaged(&machine, CANNOT_KNOW, &format!("instead of {}", whole.len()))?;
 
     fs::write(&blob, &whole)?;
     let (code, answer) = guest::osupdate(&machine, "apply", guest::APPLY)?;
@@ -126,12 +128,14 @@ fn refused(machine: &Machine, registry: &Registry, image: &Image, kind: &str) ->
     Ok(())
 }
 
-fn damaged(machine: &Machine, how: &str) -> Result<()> {
+fn damaged(machine: &Machine, expected: i32, said: &str) -> Result<()> {
     let (code, answer) = guest::osupdate(machine, "apply", guest::APPLY)?;
-    ensure!(code == CORRUPT, "an {how} layer: {code} {answer}");
+    ensure!(code == expected, "expected {expected}: {code} {answer}");
+    let message = answer.pointer("/error/message").and_then(Value::as_str).unwrap_or_default();
+    ensure!(message.contains(said), "does not say `{said}`: {answer}");
     let (_, status) = guest::osupdate(machine, "status", guest::APPLY)?;
     let trial = status.get("trial").cloned().unwrap_or_default();
-    ensure!(trial.is_null(), "an {how} layer is armed: {status}");
+    ensure!(trial.is_null(), "a damaged layer is armed: {status}");
     ensure!(guest::running(machine)?.0 == 1, "what runs changed");
     Ok(())
 }
