@@ -316,6 +316,11 @@ impl Loop {
             return;
         }
         self.without_containerd = true;
+        // For good: a containerd that came back would start the same services a second time.
+        let now = self.now_ms();
+        for child in self.children.iter_mut().filter(|child| child.name == "containerd") {
+            child.stop(now);
+        }
         self.note(
             "containerd does not start; running network, console and updater directly".into(),
         );

@@ -1,7 +1,7 @@
 //! One HTTP request in bounded time.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::combinators::BoxBody;
@@ -18,6 +18,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::error::RegistryError;
 use super::names::Names;
+use crate::clock::utc;
 
 /// The body of a request.
 pub type Body = BoxBody<Bytes, std::io::Error>;
@@ -118,6 +119,11 @@ impl Transport {
     ) -> Result<Response<Incoming>, String> {
         match tokio::time::timeout(limit, self.client.request(request)).await {
             Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) if is_about_time(&error) => Err(format!(
+                "{}: is the clock not set? It says {}; look at the time service",
+                chain(&error),
+                utc(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()))
+            )),
             Ok(Err(error)) => Err(chain(&error)),
             Err(_) => Err(format!("no answer within {} s", limit.as_secs())),
         }
@@ -214,6 +220,25 @@ pub fn empty() -> Body {
 #[must_use]
 pub fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed()
+}
+
+/// Whether this is a certificate that is not valid yet, or no longer: as a rule, of a machine whose
+/// clock is wrong.
+fn is_about_time(error: &(dyn std::error::Error + 'static)) -> bool {
+    use rustls::CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    let mut source = Some(error);
+    while let Some(cause) = source {
+        if let Some(rustls::Error::InvalidCertificate(why)) = cause.downcast_ref() {
+            return matches!(
+                why,
+                Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. }
+            );
+        }
+        // What an `io::Error` wraps is not its source, but stands for it.
+        let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        source = wrapped.map_or_else(|| cause.source(), |wrapped| Some(wrapped));
+    }
+    false
 }
 
 /// An error and its causes in one line, each said once.

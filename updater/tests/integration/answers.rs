@@ -9,6 +9,7 @@ use updater::failure::Class;
 use updater::policy::Direction;
 
 use crate::support::release::Release;
+use crate::support::tls::Front;
 use crate::support::{Field, PATIENCE, REPOSITORY, TAG, client, key};
 
 /// An answer of `status` for paths that contain `path`.
@@ -52,6 +53,16 @@ async fn a_registry_that_is_not_there_says_nothing() {
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let report = field.install_with(client(&gone.to_string())).await;
     field.is_untouched(&report, Class::CannotKnow, "nobody listens");
+}
+
+/// CK-1: what a machine meets whose clock is at 1970; here the certificate is of tomorrow instead.
+#[tokio::test]
+async fn a_certificate_of_another_time_leads_to_the_clock() {
+    let field = Field::start("clock").await;
+    let front = Front::start_from(&field.server.folder, field.proxy.address(), 2090).await;
+    let report = field.install_with(front.client()).await;
+    let failure = field.is_untouched(&report, Class::CannotKnow, "not valid yet");
+    assert!(failure.message.contains("is the clock not set? It says 20"), "{failure:?}");
 }
 
 #[tokio::test]

@@ -19,3 +19,4 @@ mod rebuild;
 mod refusals;
 mod stock_tools;
 mod two_sizes;
+mod without_containerd;

@@ -14,9 +14,12 @@ use updater::registry::{Access, Registry};
 use super::access;
 use super::stock::must;
 
-/// What `openssl req` makes: a certificate of 127.0.0.1 that is no authority's.
-const REQUEST: &str = "[req]\ndistinguished_name=dn\nx509_extensions=v3\n[dn]\n[v3]\n\
-    subjectAltName=IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\n";
+/// What `openssl` makes: a certificate of 127.0.0.1 that is no authority's. `req` knows no dates
+/// but those from now on, so `ca` signs.
+const REQUEST: &str = "[req]\ndistinguished_name=dn\n[dn]\n[ca]\ndefault_ca=own\n\
+    [own]\ndatabase=index.txt\nrand_serial=yes\nnew_certs_dir=.\ndefault_md=sha256\npolicy=any\n\
+    x509_extensions=v3\n[any]\ncommonName=supplied\n\
+    [v3]\nsubjectAltName=IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\n";
 
 /// A front that ends with the test.
 pub struct Front {
@@ -27,10 +30,23 @@ pub struct Front {
 impl Front {
     /// Starts one before `upstream`, with a certificate of its own made in `folder`.
     pub async fn start(folder: &Path, upstream: SocketAddr) -> Front {
+        Front::start_from(folder, upstream, 2020).await
+    }
+
+    /// The same with a certificate that is valid from the beginning of `year` on.
+    pub async fn start_from(folder: &Path, upstream: SocketAddr, year: u32) -> Front {
         fs::write(folder.join("tls.cnf"), REQUEST).unwrap();
-        let words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
-            -subj /CN=front -config tls.cnf -keyout tls.key -out tls.pem";
-        must("openssl", folder, &words.split_whitespace().collect::<Vec<_>>());
+        fs::write(folder.join("index.txt"), "").unwrap();
+        let request = "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
+            -subj /CN=front -config tls.cnf -keyout tls.key -out tls.csr";
+        let sign = format!(
+            "ca -selfsign -batch -notext -config tls.cnf -keyfile tls.key -in tls.csr \
+             -startdate {year}0101000000Z -enddate {}0101000000Z -out tls.pem",
+            year + 80
+        );
+        for words in [request, &sign] {
+            must("openssl", folder, &words.split_whitespace().collect::<Vec<_>>());
+        }
         let certificate = fs::read(folder.join("tls.pem")).unwrap();
         let chain = CertificateDer::pem_slice_iter(&certificate).collect::<Result<_, _>>().unwrap();
         let key = PrivateKeyDer::from_pem_file(folder.join("tls.key")).unwrap();
