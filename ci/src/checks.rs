@@ -5,8 +5,10 @@
 
 use std::env;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use anyhow::{Context, Result, bail};
 
@@ -175,21 +177,42 @@ fn fuzz() -> Result<()> {
     }
     names.sort();
     println!("\n== fuzz smoke, {FUZZ_SECONDS} s each");
-    for name in &names {
-        let program = target_dir.join("x86_64-unknown-linux-gnu/release").join(name);
-        let corpus = target_dir.join("corpus").join(name);
-        fs::create_dir_all(&corpus).with_context(|| format!("create {}", corpus.display()))?;
-        let mut run = Command::new(program);
-        run.arg(&corpus);
-        let seeds = folder.join("corpus").join(name);
-        if seeds.is_dir() {
-            run.arg(seeds);
+    fuzz_all(&names, &folder, &target_dir)
+}
+
+/// Runs each target for a moment, as many at a time as there are processors.
+fn fuzz_all(names: &[String], folder: &Path, target_dir: &Path) -> Result<()> {
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<()> {
+        while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
+            fuzz_one(name, folder, target_dir)?;
         }
-        run.arg(format!("-max_total_time={FUZZ_SECONDS}")).arg("-print_final_stats=1");
-        run.arg(format!("-artifact_prefix={}/", target_dir.display()));
-        step::run(&format!("fuzz {name}"), &mut run)?;
-        println!("fuzz {name} ... ok");
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| match worker.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })
+}
+
+fn fuzz_one(name: &str, folder: &Path, target_dir: &Path) -> Result<()> {
+    let program = target_dir.join("x86_64-unknown-linux-gnu/release").join(name);
+    let corpus = target_dir.join("corpus").join(name);
+    fs::create_dir_all(&corpus).with_context(|| format!("create {}", corpus.display()))?;
+    let mut run = Command::new(program);
+    run.arg(&corpus);
+    let seeds = folder.join("corpus").join(name);
+    if seeds.is_dir() {
+        run.arg(seeds);
     }
+    run.arg(format!("-max_total_time={FUZZ_SECONDS}")).arg("-print_final_stats=1");
+    run.arg(format!("-artifact_prefix={}/", target_dir.display()));
+    step::run(&format!("fuzz {name}"), &mut run)?;
+    println!("fuzz {name} ... ok");
     Ok(())
 }
 

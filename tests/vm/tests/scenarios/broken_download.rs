@@ -17,7 +17,7 @@ fn a_dropped_connection_goes_on_with_a_range() -> anyhow::Result<()> {
     registry.publish(&artifacts::release("v2")?)?;
     let faults = Faults { cut_after: Some(CUT_AFTER), cuts: 3, ..Faults::default() };
     let proxy = Proxy::start("127.0.0.1:0", &format!("127.0.0.1:{}", registry.port()), faults)?;
-    let mut machine = Template::of_release("v1")?.start("dropped")?;
+    let machine = Template::of_release("v1")?.start("dropped")?;
     machine.route_registry(Some(proxy.address().port()))?;
     let (code, answer) = guest::osupdate(&machine, "apply", guest::APPLY)?;
     assert_eq!(code, 0, "{answer}");
@@ -26,6 +26,5 @@ fn a_dropped_connection_goes_on_with_a_range() -> anyhow::Result<()> {
     let layer = std::fs::metadata(vm_tests::release::Image::of(&artifacts::release("v2")?)?.layer)?;
     let downloaded = answer.get("downloaded_bytes").and_then(Value::as_u64).unwrap_or(0);
     assert!(downloaded <= layer.len() + AGAIN_BYTES_MAX, "{downloaded} of {}", layer.len());
-    assert_eq!(guest::reboot_confirmed(&mut machine)?.0, 2);
     Ok(())
 }

@@ -26,7 +26,7 @@ fn copies_keep_the_digest_and_a_lost_signature_is_named() -> Result<()> {
     skopeo(&["copy", "--preserve-digests", &in_folder, &in_registry(&second, TAG)])?;
     assert_eq!(second.digest(TAG)?, digest);
 
-    let mut machine = Template::of_release("v1")?.start("copies")?;
+    let machine = Template::of_release("v1")?.start("copies")?;
     machine.route_registry(Some(second.port()))?;
     let (code, answer) = guest::osupdate(&machine, "apply", guest::APPLY)?;
     assert_eq!(code, 2, "{answer}");
@@ -40,7 +40,6 @@ fn copies_keep_the_digest_and_a_lost_signature_is_named() -> Result<()> {
     skopeo(&["copy", &in_registry(&first, &signature), &in_registry(&second, &signature)])?;
     let (code, answer) = guest::osupdate(&machine, "apply", guest::APPLY)?;
     assert_eq!(code, 0, "{answer}");
-    assert_eq!(guest::reboot_confirmed(&mut machine)?.0, 2);
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use vm_tests::stopped::Stopped;
 use vm_tests::template::Template;
 use vm_tests::{artifacts, guest, registry::Registry, wait};
 
-const BOTH: [&str; 2] = [guest::CONFIRMED, "slot b"];
+const BOTH: [&str; 2] = [guest::CONFIRMED, "slot B"];
 
 #[test]
 fn a_trial_with_the_cable_out_is_confirmed() -> anyhow::Result<()> {

@@ -71,7 +71,7 @@ fn what_the_manifest_gives_away_is_refused_before_the_slot_is_touched() -> Resul
 #[test]
 fn a_damaged_layer_is_found_before_the_flip() -> Result<()> {
     let registry = Registry::start("damaged")?;
-    let mut machine = Template::of_release("v1")?.start("damaged")?;
+    let machine = Template::of_release("v1")?.start("damaged")?;
     machine.route_registry(Some(registry.port()))?;
     let mut image = Image::of(&artifacts::release("v2")?)?;
     image.sign(&artifacts::key("update.key")?)?;
@@ -92,7 +92,6 @@ fn a_damaged_layer_is_found_before_the_flip() -> Result<()> {
     fs::write(&blob, &whole)?;
     let (code, answer) = guest::osupdate(&machine, "apply", guest::APPLY)?;
     ensure!(code == 0, "whole again, it is taken: {code} {answer}");
-    assert_eq!(guest::reboot_confirmed(&mut machine)?.0, 2);
     Ok(())
 }
 
