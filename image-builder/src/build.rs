@@ -16,6 +16,7 @@ use crate::archive::{self, Archive};
 use crate::erofs::{self, Tools};
 use crate::initrd;
 use crate::kernel::{self, Kernel};
+use crate::libraries;
 use crate::lock::{self, Pinned};
 use crate::oci;
 use crate::package;
@@ -100,7 +101,7 @@ pub fn build(request: &Request) -> Result<Built> {
     let kernel = kernel::take(&mut root)?;
     kernel::index(&mut root, &kernel.release, &work)?;
     system::complete(&mut root, &spec, request, &key)?;
-    system::check_libraries(&root)?;
+    libraries::check(&root)?;
 
     let facts = facts(&spec);
     let images = Images::prepare(request, &spec, &root, kernel, stub, &work)?;

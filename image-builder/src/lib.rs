@@ -13,6 +13,7 @@ pub mod disk;
 pub mod erofs;
 pub mod initrd;
 pub mod kernel;
+pub mod libraries;
 pub mod lock;
 pub mod oci;
 pub mod package;
