@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use indicatif::{ProgressBar, ProgressStyle};
 use partition_layout::labels::ImageLabels;
 use partition_layout::slot_image::{Trailer, WATCHDOG_I6300ESB};
 use partition_layout::verity::VerityTable;
@@ -21,6 +20,7 @@ use crate::lock::{self, Pinned};
 use crate::oci;
 use crate::package;
 use crate::pattern;
+use crate::progress;
 use crate::secure_boot::Signer;
 use crate::slot::{self, Facts};
 use crate::spec::Spec;
@@ -93,8 +93,9 @@ pub fn build(request: &Request) -> Result<Built> {
     fs::create_dir_all(&work).with_context(|| format!("create {}", work.display()))?;
 
     let archive = Archive::of_machine(&archive::default_cache()?, request.mirror.as_deref())?;
-    let tools = tools(&archive, &spec)?;
-    let mut root = unpack(&archive, &spec)?;
+    let refresh = format!("image-builder lock {} --update", request.spec.display());
+    let tools = tools(&archive, &spec, &refresh)?;
+    let mut root = unpack(&archive, &spec, &refresh)?;
     let stub = take(&mut root, STUB)?;
     let busybox = take(&mut root, BUSYBOX)?;
     root.remove(|path| path.starts_with("usr/lib/systemd/boot"));
@@ -152,12 +153,12 @@ pub fn update_locks(spec: &Path, mirror: Option<&str>) -> Result<(usize, usize)>
     Ok((packages.len(), tools.len()))
 }
 
-fn tools(archive: &Archive, spec: &Spec) -> Result<Tools> {
+fn tools(archive: &Archive, spec: &Spec, refresh: &str) -> Result<Tools> {
     let pinned = lock::read(&spec.tools_lock)?;
     let hash = archive::sha256(&spec.tools_lock)?;
     let target = archive.cache.join("tools").join(format!("build-{}", &hash[..16]));
     if !target.exists() {
-        let files = archive.fetch(&pinned)?;
+        let files = archive.fetch(&pinned, refresh)?;
         let part = target.with_extension(format!("part-{}", std::process::id()));
         Tools::unpack(&files, &part)?;
         // Another build may have been faster; what it made is the same.
@@ -168,13 +169,13 @@ fn tools(archive: &Archive, spec: &Spec) -> Result<Tools> {
     Ok(Tools::at(&target))
 }
 
-fn unpack(archive: &Archive, spec: &Spec) -> Result<Tree> {
+fn unpack(archive: &Archive, spec: &Spec, refresh: &str) -> Result<Tree> {
     let pinned: Vec<Pinned> = lock::read(&spec.lock)?;
-    let files = archive.fetch(&pinned)?;
+    let files = archive.fetch(&pinned, refresh)?;
     let patterns: Vec<&String> = spec.drop.iter().flat_map(|it| &it.paths).collect();
     let is_dropped = |path: &str| patterns.iter().any(|it| pattern::matches(it, path));
     let mut tree = Tree::new();
-    let bar = bar("unpack", files.len() as u64);
+    let bar = progress::things("unpack", files.len() as u64);
     for file in &files {
         package::unpack(file, &mut tree, &is_dropped)?;
         bar.inc(1);
@@ -315,7 +316,7 @@ fn container_image(
         fs::remove_dir_all(&layout).with_context(|| format!("empty {}", layout.display()))?;
     }
     let size = fs::metadata(slot).context("look at the slot")?.len();
-    let bar = bar("compress", size);
+    let bar = progress::bytes("compress", size);
     let labels = ImageLabels {
         product: spec.product.clone(),
         kind: spec.kind.clone(),
@@ -342,11 +343,6 @@ fn container_image(
     let written = oci::write(&recipe, &layout, &|done| bar.set_position(done))?;
     bar.finish_and_clear();
     Ok(written)
-}
-
-fn bar(name: &str, length: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template(&format!("{name} {{bar:30}} {{percent}} % {{eta}}"));
-    ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 fn say(step: &str, what: &str) {
