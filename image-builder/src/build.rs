@@ -21,7 +21,7 @@ use crate::oci;
 use crate::package;
 use crate::pattern;
 use crate::progress;
-use crate::secure_boot::Signer;
+use crate::secure_boot::{KeyPair, Signer};
 use crate::slot::{self, Facts};
 use crate::spec::Spec;
 use crate::system;
@@ -50,8 +50,8 @@ pub struct Request {
     pub kernel: PathBuf,
     /// Folder of the service files.
     pub services: PathBuf,
-    /// Signs for Secure Boot: key and certificate.
-    pub secure_boot: Option<(PathBuf, PathBuf)>,
+    /// Sign for Secure Boot, each; none: nothing is signed.
+    pub secure_boot: Vec<KeyPair>,
     /// Output folder; made, and must be empty.
     pub out: PathBuf,
     /// Instead of the spec's release number.
@@ -128,7 +128,7 @@ pub fn build(request: &Request) -> Result<Built> {
         "slot_size": slot_size, "layer_size": written.layer_size,
         "form_overhead": written.overhead, "uki_size": trailer.uki_size,
         "root_hash": partition_layout::verity::hex(&trailer.root_hash),
-        "hash_offset": trailer.data_size, "secure_boot": request.secure_boot.is_some(),
+        "hash_offset": trailer.data_size, "secure_boot": !request.secure_boot.is_empty(),
     });
     write(&out.join("build.json"), &serde_json::to_vec_pretty(&report).context("report")?)?;
     fs::remove_dir_all(&work).with_context(|| format!("remove {}", work.display()))?;
@@ -212,7 +212,7 @@ struct Images<'a> {
     modules: Vec<(String, Vec<u8>)>,
     /// The part of the initrd that does not know the verity table, compressed.
     body: Vec<u8>,
-    signer: Option<Signer>,
+    signer: Signer,
     work: &'a Path,
 }
 
@@ -230,11 +230,7 @@ impl<'a> Images<'a> {
             fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
         };
         let modules = kernel::for_initrd(root, &kernel.release, &text("modules")?)?;
-        let signer = request.secure_boot.clone().map(|(key, certificate)| Signer {
-            key,
-            certificate,
-            time: spec.build_time,
-        });
+        let signer = Signer { pairs: request.secure_boot.clone(), time: spec.build_time };
         let mut images = Self {
             stub,
             os_release: String::from_utf8_lossy(root.content("usr/lib/os-release")?).into_owned(),
@@ -293,10 +289,7 @@ impl<'a> Images<'a> {
     }
 
     fn signed(&self, program: &[u8]) -> Result<Vec<u8>> {
-        match &self.signer {
-            Some(signer) => signer.sign(program, self.work),
-            None => Ok(program.to_vec()),
-        }
+        self.signer.sign(program, self.work)
     }
 }
 

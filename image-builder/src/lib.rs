@@ -18,6 +18,7 @@ pub mod lock;
 pub mod oci;
 pub mod package;
 pub mod pattern;
+pub mod pe;
 pub mod progress;
 pub mod push;
 pub mod run;

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use image_builder::push::{self, Scheme};
-use image_builder::{build, disk};
+use image_builder::{build, disk, secure_boot};
 use update_manifest::digest::Digest;
 use update_manifest::sign::SigningKey;
 
@@ -51,12 +51,13 @@ struct BuildArgs {
     /// Key that signs the container image.
     #[arg(long)]
     key: PathBuf,
-    /// Secure Boot key; with --sb-cert.
+    /// Secure Boot key: one for each --sb-cert, or one for all.
     #[arg(long, requires = "sb_cert")]
-    sb_key: Option<PathBuf>,
-    /// Secure Boot certificate; with --sb-key.
+    sb_key: Vec<PathBuf>,
+    /// Secure Boot certificate. Given several times, each signs: the old and the new one while
+    /// keys change.
     #[arg(long, requires = "sb_key")]
-    sb_cert: Option<PathBuf>,
+    sb_cert: Vec<PathBuf>,
     /// Output folder.
     #[arg(long)]
     out: PathBuf,
@@ -166,7 +167,7 @@ fn run(command: Command) -> Result<()> {
                 key: args.key,
                 kernel: args.kernel,
                 services: args.services,
-                secure_boot: args.sb_key.zip(args.sb_cert),
+                secure_boot: secure_boot::pairs(&args.sb_key, &args.sb_cert)?,
                 out: args.out,
                 release: args.release,
                 version: args.os_version,
