@@ -8,8 +8,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use image_builder::disk::Begins;
 use image_builder::push::{self, Scheme};
 use image_builder::{build, disk, secure_boot};
+use partition_layout::guid::Guid;
 use update_manifest::digest::Digest;
 use update_manifest::sign::SigningKey;
 
@@ -94,6 +96,12 @@ struct DiskArgs {
     /// Logical sector size in bytes.
     #[arg(long, default_value_t = 512)]
     sector_size: u32,
+    /// Identifier of the disk; without it, derived from release, configuration and size.
+    #[arg(long, value_name = "UUID", value_parser = disk_id)]
+    disk_id: Option<Guid>,
+    /// Begin on trial, with an update's tries, instead of as the default.
+    #[arg(long)]
+    trial: bool,
     /// Form of the image.
     #[arg(long, value_enum, default_value_t = Format::Raw)]
     format: Format,
@@ -201,7 +209,10 @@ fn make_disk(args: DiskArgs) -> Result<()> {
         config: args.config,
         size: args.size,
         sector_size: args.sector_size,
+        disk_id: args.disk_id,
+        begins: if args.trial { Begins::OnTrial } else { Begins::Default },
     };
+
     let format = match args.format {
         Format::Raw => disk::Format::Raw,
         Format::Qcow2 => disk::Format::Qcow2,
@@ -241,6 +252,12 @@ fn keygen(out: &Path) -> Result<()> {
     let public = out.with_extension("pub");
     fs::write(&public, key.public_pem().map_err(said)?)
         .with_context(|| format!("write {}", public.display()))
+}
+
+fn disk_id(text: &str) -> Result<Guid> {
+    let id = Guid::parse(text).with_context(|| format!("{text} is no UUID"))?;
+    ensure!(id != Guid::ZERO, "a disk needs an identifier that is not zero");
+    Ok(id)
 }
 
 fn size(text: &str) -> Result<u64> {
