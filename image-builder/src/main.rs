@@ -1,4 +1,4 @@
-//! `image-builder`: builds releases, disks and lock files; pushes images.
+//! `image-builder`: builds releases, disks and lock files; pushes images and takes them apart.
 
 use std::fs;
 use std::io::Read;
@@ -9,8 +9,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use image_builder::disk::Begins;
+use image_builder::extract::{self, Part};
 use image_builder::push::{self, Scheme};
-use image_builder::{build, disk, secure_boot};
+use image_builder::{build, disk, progress, secure_boot};
 use partition_layout::guid::Guid;
 use update_manifest::digest::Digest;
 use update_manifest::sign::SigningKey;
@@ -32,6 +33,8 @@ enum Command {
     Build(BuildArgs),
     /// Make the disk of a machine that has never run, with a release in slot A.
     Disk(DiskArgs),
+    /// Take a release apart, from an OCI layout or a slot image, checking every digest.
+    Extract(ExtractArgs),
     /// Push a release and its signature to a registry.
     Push(PushArgs),
     /// Resolve the packages anew; without --update, only say what the lock holds.
@@ -117,6 +120,22 @@ enum Format {
 }
 
 #[derive(Args)]
+struct ExtractArgs {
+    /// OCI layout, output folder of a build, or slot image (a file, or a slot's partition). An
+    /// image in a registry becomes a layout with `skopeo copy docker://… oci:DIR`.
+    source: PathBuf,
+    /// Folder for the parts; nothing in it is overwritten.
+    #[arg(long)]
+    out: PathBuf,
+    /// Parts to write; without it, all.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    part: Vec<Part>,
+    /// Print what the release says of itself as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
 struct PushArgs {
     /// Output folder of a build.
     release: PathBuf,
@@ -186,10 +205,17 @@ fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Disk(args) => make_disk(args),
+        Command::Extract(args) => take_apart(&args),
         Command::Push(args) => {
             let scheme = if args.plain_http { Scheme::Plain } else { Scheme::Tls };
-            let digest =
-                push::push(&args.release.join("oci"), &args.reference, scheme, None, |_| ())?;
+            let bar = progress::bytes("push", 0);
+            let shown = bar.clone();
+            let told = move |sent, size| {
+                shown.set_length(size);
+                shown.set_position(sent);
+            };
+            let digest = push::push(&args.release, &args.reference, scheme, None, told)?;
+            bar.finish_and_clear();
             println!("{digest}");
             Ok(())
         }
@@ -212,12 +238,24 @@ fn make_disk(args: DiskArgs) -> Result<()> {
         disk_id: args.disk_id,
         begins: if args.trial { Begins::OnTrial } else { Begins::Default },
     };
-
     let format = match args.format {
         Format::Raw => disk::Format::Raw,
         Format::Qcow2 => disk::Format::Qcow2,
     };
     disk::make(&recipe, format, &args.out)
+}
+
+fn take_apart(args: &ExtractArgs) -> Result<()> {
+    let named = args.part.iter().copied();
+    let parts =
+        if args.part.is_empty() { Part::ALL.into_iter().collect() } else { named.collect() };
+    let facts = extract::extract(&args.source, &parts, &args.out)?;
+    if args.json {
+        println!("{facts:#}");
+    } else {
+        println!("{}", facts["slot"]["sha256"].as_str().unwrap_or_default());
+    }
+    Ok(())
 }
 
 fn lock(args: &LockArgs) -> Result<()> {
@@ -227,8 +265,10 @@ fn lock(args: &LockArgs) -> Result<()> {
         return Ok(());
     }
     let spec = image_builder::spec::Spec::read(&args.spec)?;
-    for pinned in image_builder::lock::read(&spec.lock)? {
-        println!("{} {}", pinned.name, pinned.version);
+    for lock in [&spec.lock, &spec.tools_lock] {
+        for pinned in image_builder::lock::read(lock)? {
+            println!("{} {}", pinned.name, pinned.version);
+        }
     }
     Ok(())
 }
