@@ -22,7 +22,8 @@ use crate::pe;
 use crate::slot::{self, Whole};
 
 /// Part of a release.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "release", derive(clap::ValueEnum))]
 pub enum Part {
     /// The whole slot image, `slot.img`.
     Slot,
