@@ -12,14 +12,27 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 
 use crate::lock::Pinned;
+use crate::progress;
 use crate::run;
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const HELPER: &str = "/usr/lib/apt/apt-helper";
+/// What no setting of the machine may loosen: a list without a signature by the archive's key is
+/// an error, and so is one that could not be fetched (apt would go on with an older one). Given as
+/// arguments, which outweigh every file.
+const STRICT: [&str; 5] = [
+    "Acquire::AllowInsecureRepositories=false",
+    "Acquire::AllowWeakRepositories=false",
+    "Acquire::AllowDowngradeToInsecureRepositories=false",
+    "APT::Get::AllowUnauthenticated=false",
+    "APT::Update::Error-Mode=any",
+];
+/// A mirror on this machine is asked directly: a proxy's loopback is another one.
+const DIRECT: [&str; 2] =
+    ["Acquire::http::Proxy::127.0.0.1=DIRECT", "Acquire::http::Proxy::localhost=DIRECT"];
 
 /// Where packages come from and where they are kept.
 #[derive(Debug, Clone)]
@@ -83,12 +96,15 @@ impl Archive {
         let apt = || {
             let mut command = Command::new("apt-get");
             command.env("APT_CONFIG", &config);
+            with_options(&mut command, STRICT.iter().chain(&DIRECT));
             command
         };
+        let bar = progress::turning("lists");
         run::quiet(apt().args(["update", "-qq"]), "apt")?;
         let mut install = apt();
         install.args(["install", "--print-uris", "-y", "-qq", "-o", "Acquire::ForceHash=SHA256"]);
         let said = run::output(install.args(packages), "apt")?;
+        bar.finish_and_clear();
         let mut pinned = Vec::new();
         for line in String::from_utf8_lossy(&said).lines().filter(|line| line.starts_with('\'')) {
             let package = self.parse(line, suites).with_context(|| format!("apt said {line}"))?;
@@ -127,55 +143,75 @@ impl Archive {
         })
     }
 
-    /// Fetches what the cache does not hold yet; the files in the order of `packages`.
+    /// Fetches what the cache does not hold yet; the files in the order of `packages`. An
+    /// interrupted download goes on where it stopped.
     ///
     /// # Errors
-    /// A file is gone from the archive or differs from its pin.
-    pub fn fetch(&self, packages: &[Pinned]) -> Result<Vec<PathBuf>> {
+    /// A file is gone from the archive (names `refresh`, the command that makes the lock anew),
+    /// differs from its pin, or cannot be fetched now.
+    pub fn fetch(&self, packages: &[Pinned], refresh: &str) -> Result<Vec<PathBuf>> {
         let folder = self.cache.join("packages");
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-        let bar = ProgressBar::new(packages.iter().map(|it| it.size).sum());
-        bar.set_style(
-            ProgressStyle::with_template("packages {bar:30} {bytes}/{total_bytes} {eta} {msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar()),
-        );
+        let bar = progress::bytes("packages", packages.iter().map(|it| it.size).sum());
         let mut files = Vec::new();
         for package in packages {
             bar.set_message(package.name.clone());
-            files.push(self.fetch_one(package, &folder)?);
+            files.push(self.fetch_one(package, &folder, refresh)?);
             bar.inc(package.size);
         }
         bar.finish_and_clear();
         Ok(files)
     }
 
-    fn fetch_one(&self, package: &Pinned, folder: &Path) -> Result<PathBuf> {
+    fn fetch_one(&self, package: &Pinned, folder: &Path, refresh: &str) -> Result<PathBuf> {
         let target = folder.join(format!("{}.deb", package.sha256));
-        if target.metadata().is_ok_and(|meta| meta.len() == package.size) {
+        // A damaged cache costs time, never an image.
+        if target.exists() && sha256(&target)? == package.sha256 {
             return Ok(target);
         }
         // Under its own name until it is whole: apt goes on where an earlier download stopped.
         let partial = folder.join(format!("{}.part", package.sha256));
         let address = format!("{}/{}", self.site(&package.suite), package.path);
         let mut download = Command::new(HELPER);
-        download.args(["-o", "APT::Sandbox::User=", "download-file", &address]);
-        download.arg(&partial).arg(format!("SHA256:{}", package.sha256));
-        run::quiet(&mut download, "apt").with_context(|| {
-            format!(
-                "fetch {} {} from {address}; if the archive has a newer version, refresh the lock \
-                 with `image-builder lock --update`",
-                package.name, package.version
-            )
-        })?;
+        with_options(&mut download, DIRECT.iter().chain(&["APT::Sandbox::User="]));
+        download.args(["download-file", &address]).arg(&partial);
+        download.arg(format!("SHA256:{}", package.sha256));
+        let (name, version) = (&package.name, &package.version);
+        if let Err(error) = run::quiet(&mut download, "apt") {
+            // Whole and wrong: there is nothing to go on with.
+            if partial.metadata().is_ok_and(|meta| meta.len() >= package.size) {
+                fs::remove_file(&partial)
+                    .with_context(|| format!("remove {}", partial.display()))?;
+            }
+            return Err(if is_gone(&format!("{error:#}")) {
+                error.context(format!(
+                    "{name} {version} is gone from the archive ({address}), which keeps only the \
+                     newest versions: refresh the lock with `{refresh}`"
+                ))
+            } else {
+                error.context(format!("fetch {name} {version} from {address}"))
+            });
+        }
         ensure!(
             sha256(&partial)? == package.sha256,
-            "{address} is not the pinned {} {}",
-            package.name,
-            package.version
+            "{address} is not the pinned {name} {version}"
         );
         fs::rename(&partial, &target)
             .with_context(|| format!("keep {} as {}", partial.display(), target.display()))?;
         Ok(target)
+    }
+}
+
+/// Whether apt's words say that the archive answered, and has no such file.
+fn is_gone(said: &str) -> bool {
+    ["404  Not Found", "410  Gone", "No such file or directory"]
+        .iter()
+        .any(|words| said.contains(words))
+}
+
+fn with_options<'a>(command: &mut Command, options: impl IntoIterator<Item = &'a &'a str>) {
+    for option in options {
+        command.args(["-o", option]);
     }
 }
 
@@ -240,6 +276,8 @@ fn private_apt(work: &Path) -> Result<PathBuf> {
 mod tests {
     use super::*;
 
+    const REFRESH: &str = "image-builder lock spec.toml --update";
+
     /// An archive in a folder of its own, with one file in it.
     fn archive(name: &str) -> (Archive, Pinned, PathBuf) {
         let folder = env::temp_dir().join(format!("archive-{name}-{}", std::process::id()));
@@ -263,10 +301,10 @@ mod tests {
     #[test]
     fn a_pinned_file_is_fetched_once_and_kept() {
         let (archive, pinned, folder) = archive("kept");
-        let files = archive.fetch(std::slice::from_ref(&pinned)).unwrap();
+        let files = archive.fetch(std::slice::from_ref(&pinned), REFRESH).unwrap();
         assert_eq!(fs::read_to_string(&files[0]).unwrap(), "package");
         fs::remove_dir_all(folder.join("site")).unwrap();
-        assert_eq!(archive.fetch(&[pinned]).unwrap(), files);
+        assert_eq!(archive.fetch(&[pinned], REFRESH).unwrap(), files);
         fs::remove_dir_all(folder).unwrap();
     }
 
@@ -274,22 +312,52 @@ mod tests {
     fn a_file_that_is_gone_names_the_command_that_helps() {
         let (archive, pinned, folder) = archive("gone");
         fs::remove_file(folder.join("site/pool/a_1_all.deb")).unwrap();
-        let error = format!("{:#}", archive.fetch(&[pinned]).unwrap_err());
+        let error = format!("{:#}", archive.fetch(&[pinned], REFRESH).unwrap_err());
         fs::remove_dir_all(folder).unwrap();
-        assert!(error.contains("fetch a 1") && error.contains("lock --update"), "{error}");
+        assert!(error.contains("a 1 is gone") && error.contains(REFRESH), "{error}");
     }
 
     #[test]
     fn a_file_that_differs_from_its_pin_is_refused() {
         let (archive, pinned, folder) = archive("altered");
         fs::write(folder.join("site/pool/a_1_all.deb"), "packagE").unwrap();
-        let refused = archive.fetch(&[pinned]).is_err();
+        let refused = archive.fetch(&[pinned], REFRESH).is_err();
         let kept = fs::read_dir(folder.join("cache/packages"))
             .unwrap()
             .flatten()
             .any(|it| it.path().extension().is_some_and(|extension| extension == "deb"));
         fs::remove_dir_all(folder).unwrap();
         assert!(refused && !kept);
+    }
+
+    #[test]
+    fn a_damaged_file_in_the_cache_is_fetched_anew() {
+        let (archive, pinned, folder) = archive("damaged");
+        let fetch = || archive.fetch(std::slice::from_ref(&pinned), REFRESH).unwrap();
+        let kept = fetch().remove(0);
+        fs::write(&kept, "packagE").unwrap();
+        assert_eq!(fs::read_to_string(&fetch()[0]).unwrap(), "package");
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn lists_without_the_archives_signature_are_refused() {
+        let (archive, _, folder) = archive("unsigned");
+        let lists = folder.join("site/dists/trixie");
+        fs::create_dir_all(lists.join("main/binary-amd64")).unwrap();
+        fs::write(lists.join("main/binary-amd64/Packages"), "").unwrap();
+        let empty = Sha256::digest("");
+        let release = format!(
+            "Suite: trixie\nCodename: trixie\nArchitectures: amd64\nComponents: main\n\
+             Date: Thu, 01 Jan 2026 00:00:00 UTC\n\
+             SHA256:\n {} 0 main/binary-amd64/Packages\n",
+            partition_layout::verity::hex(&empty)
+        );
+        fs::write(lists.join("Release"), release).unwrap();
+        let resolved = archive.resolve(&["trixie".to_owned()], &["a".to_owned()], &BTreeSet::new());
+        fs::remove_dir_all(folder).unwrap();
+        let error = format!("{:#}", resolved.unwrap_err());
+        assert!(error.contains("is not signed"), "{error}");
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use indicatif::{ProgressBar, ProgressStyle};
 use partition_layout::labels::ImageLabels;
 use partition_layout::slot_image::{Trailer, WATCHDOG_I6300ESB};
 use partition_layout::verity::VerityTable;
@@ -16,11 +15,13 @@ use crate::archive::{self, Archive};
 use crate::erofs::{self, Tools};
 use crate::initrd;
 use crate::kernel::{self, Kernel};
+use crate::libraries;
 use crate::lock::{self, Pinned};
 use crate::oci;
 use crate::package;
 use crate::pattern;
-use crate::secure_boot::Signer;
+use crate::progress;
+use crate::secure_boot::{KeyPair, Signer};
 use crate::slot::{self, Facts};
 use crate::spec::Spec;
 use crate::system;
@@ -49,8 +50,8 @@ pub struct Request {
     pub kernel: PathBuf,
     /// Folder of the service files.
     pub services: PathBuf,
-    /// Signs for Secure Boot: key and certificate.
-    pub secure_boot: Option<(PathBuf, PathBuf)>,
+    /// Sign for Secure Boot, each; none: nothing is signed.
+    pub secure_boot: Vec<KeyPair>,
     /// Output folder; made, and must be empty.
     pub out: PathBuf,
     /// Instead of the spec's release number.
@@ -92,15 +93,16 @@ pub fn build(request: &Request) -> Result<Built> {
     fs::create_dir_all(&work).with_context(|| format!("create {}", work.display()))?;
 
     let archive = Archive::of_machine(&archive::default_cache()?, request.mirror.as_deref())?;
-    let tools = tools(&archive, &spec)?;
-    let mut root = unpack(&archive, &spec)?;
+    let refresh = format!("image-builder lock {} --update", request.spec.display());
+    let tools = tools(&archive, &spec, &refresh)?;
+    let mut root = unpack(&archive, &spec, &refresh)?;
     let stub = take(&mut root, STUB)?;
     let busybox = take(&mut root, BUSYBOX)?;
     root.remove(|path| path.starts_with("usr/lib/systemd/boot"));
     let kernel = kernel::take(&mut root)?;
     kernel::index(&mut root, &kernel.release, &work)?;
     system::complete(&mut root, &spec, request, &key)?;
-    system::check_libraries(&root)?;
+    libraries::check(&root)?;
 
     let facts = facts(&spec);
     let images = Images::prepare(request, &spec, &root, kernel, stub, &work)?;
@@ -126,7 +128,7 @@ pub fn build(request: &Request) -> Result<Built> {
         "slot_size": slot_size, "layer_size": written.layer_size,
         "form_overhead": written.overhead, "uki_size": trailer.uki_size,
         "root_hash": partition_layout::verity::hex(&trailer.root_hash),
-        "hash_offset": trailer.data_size, "secure_boot": request.secure_boot.is_some(),
+        "hash_offset": trailer.data_size, "secure_boot": !request.secure_boot.is_empty(),
     });
     write(&out.join("build.json"), &serde_json::to_vec_pretty(&report).context("report")?)?;
     fs::remove_dir_all(&work).with_context(|| format!("remove {}", work.display()))?;
@@ -151,12 +153,12 @@ pub fn update_locks(spec: &Path, mirror: Option<&str>) -> Result<(usize, usize)>
     Ok((packages.len(), tools.len()))
 }
 
-fn tools(archive: &Archive, spec: &Spec) -> Result<Tools> {
+fn tools(archive: &Archive, spec: &Spec, refresh: &str) -> Result<Tools> {
     let pinned = lock::read(&spec.tools_lock)?;
     let hash = archive::sha256(&spec.tools_lock)?;
     let target = archive.cache.join("tools").join(format!("build-{}", &hash[..16]));
     if !target.exists() {
-        let files = archive.fetch(&pinned)?;
+        let files = archive.fetch(&pinned, refresh)?;
         let part = target.with_extension(format!("part-{}", std::process::id()));
         Tools::unpack(&files, &part)?;
         // Another build may have been faster; what it made is the same.
@@ -167,13 +169,13 @@ fn tools(archive: &Archive, spec: &Spec) -> Result<Tools> {
     Ok(Tools::at(&target))
 }
 
-fn unpack(archive: &Archive, spec: &Spec) -> Result<Tree> {
+fn unpack(archive: &Archive, spec: &Spec, refresh: &str) -> Result<Tree> {
     let pinned: Vec<Pinned> = lock::read(&spec.lock)?;
-    let files = archive.fetch(&pinned)?;
+    let files = archive.fetch(&pinned, refresh)?;
     let patterns: Vec<&String> = spec.drop.iter().flat_map(|it| &it.paths).collect();
     let is_dropped = |path: &str| patterns.iter().any(|it| pattern::matches(it, path));
     let mut tree = Tree::new();
-    let bar = bar("unpack", files.len() as u64);
+    let bar = progress::things("unpack", files.len() as u64);
     for file in &files {
         package::unpack(file, &mut tree, &is_dropped)?;
         bar.inc(1);
@@ -210,7 +212,7 @@ struct Images<'a> {
     modules: Vec<(String, Vec<u8>)>,
     /// The part of the initrd that does not know the verity table, compressed.
     body: Vec<u8>,
-    signer: Option<Signer>,
+    signer: Signer,
     work: &'a Path,
 }
 
@@ -228,11 +230,7 @@ impl<'a> Images<'a> {
             fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
         };
         let modules = kernel::for_initrd(root, &kernel.release, &text("modules")?)?;
-        let signer = request.secure_boot.clone().map(|(key, certificate)| Signer {
-            key,
-            certificate,
-            time: spec.build_time,
-        });
+        let signer = Signer { pairs: request.secure_boot.clone(), time: spec.build_time };
         let mut images = Self {
             stub,
             os_release: String::from_utf8_lossy(root.content("usr/lib/os-release")?).into_owned(),
@@ -291,10 +289,7 @@ impl<'a> Images<'a> {
     }
 
     fn signed(&self, program: &[u8]) -> Result<Vec<u8>> {
-        match &self.signer {
-            Some(signer) => signer.sign(program, self.work),
-            None => Ok(program.to_vec()),
-        }
+        self.signer.sign(program, self.work)
     }
 }
 
@@ -314,7 +309,7 @@ fn container_image(
         fs::remove_dir_all(&layout).with_context(|| format!("empty {}", layout.display()))?;
     }
     let size = fs::metadata(slot).context("look at the slot")?.len();
-    let bar = bar("compress", size);
+    let bar = progress::bytes("compress", size);
     let labels = ImageLabels {
         product: spec.product.clone(),
         kind: spec.kind.clone(),
@@ -341,11 +336,6 @@ fn container_image(
     let written = oci::write(&recipe, &layout, &|done| bar.set_position(done))?;
     bar.finish_and_clear();
     Ok(written)
-}
-
-fn bar(name: &str, length: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template(&format!("{name} {{bar:30}} {{percent}} % {{eta}}"));
-    ProgressBar::new(length).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 fn say(step: &str, what: &str) {

@@ -1,7 +1,7 @@
 //! The disk image of a machine that has never run: table, ESP, boot record, slot A.
 //!
 //! Written sparsely and without root: the ESP is made as a file by `mkfs.fat` and filled by
-//! mtools. The same release and configuration give the same bytes.
+//! mtools. The same release, configuration and disk identifier give the same bytes.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -10,12 +10,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use partition_layout::boot_state::{ImageFacts, factory};
+use partition_layout::boot_state::{Event, ImageFacts, factory, step};
 use partition_layout::disk::{Disk, Region};
 use partition_layout::gpt::Table;
 use partition_layout::guid::{self, Guid};
 use partition_layout::layout::{FRESH, STATE_MIN};
 use partition_layout::places;
+use partition_layout::record::Record;
+use partition_layout::slot::Slot;
 use partition_layout::slot_image::{TRAILER_SIZE, Trailer};
 use sha2::{Digest, Sha256};
 
@@ -46,6 +48,21 @@ pub struct Recipe {
     pub size: u64,
     /// Logical sector size: 512 or 4096.
     pub sector_size: u32,
+    /// Identifier of the partition table and of the boot record; none: derived from all the
+    /// others, so that it is the same for every machine made so.
+    pub disk_id: Option<Guid>,
+    /// How the release in slot A begins.
+    pub begins: Begins,
+}
+
+/// How the release of a fresh disk begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begins {
+    /// As the default: it starts at every boot, whether or not the record can be written.
+    Default,
+    /// On trial, with the tries of an update: a start counts only when it is on the disk, and
+    /// when all are spent the slot stands behind whatever else can be started.
+    OnTrial,
 }
 
 /// Makes the disk image `target`.
@@ -82,8 +99,9 @@ pub fn make(recipe: &Recipe, format: Format, target: &Path) -> Result<()> {
 
 fn write_parts(recipe: &Recipe, file: File, esp: &Path) -> Result<()> {
     let seed = seed(recipe)?;
+    let disk_id = recipe.disk_id.unwrap_or_else(|| id(&seed, "disk"));
     let mut disk = FileImage { file, size: recipe.size, sector_size: recipe.sector_size };
-    let mut table = Table::new(id(&seed, "disk"), recipe.sector_size, recipe.size)
+    let mut table = Table::new(disk_id, recipe.sector_size, recipe.size)
         .context("no room for a partition table")?;
     for part in FRESH {
         table = table
@@ -102,16 +120,27 @@ fn write_parts(recipe: &Recipe, file: File, esp: &Path) -> Result<()> {
     )?;
     let (at, size) = extent(&table, recipe, guid::RECORD)?;
     let facts = image_facts(recipe)?;
-    let disk_id = id(&seed, "record").0;
+    let disk_id = recipe.disk_id.unwrap_or_else(|| id(&seed, "record")).0;
     let mut record = Region::new(&mut disk, at, size).context("record partition off the disk")?;
     let mut identity = places::encode_identity(disk_id, recipe.sector_size).to_vec();
     identity.resize(recipe.sector_size as usize, 0);
     record.write(0, &identity).map_err(|error| anyhow::anyhow!("write identity: {error:?}"))?;
     let loaded = places::load(&mut record)
         .map_err(|error| anyhow::anyhow!("read the record back: {error:?}"))?;
-    places::store(&mut record, &loaded, &factory(disk_id, facts))
+    places::store(&mut record, &loaded, &first_record(disk_id, facts, recipe.begins)?)
         .map_err(|error| anyhow::anyhow!("write the record: {error:?}"))?;
     Ok(())
+}
+
+fn first_record(disk_id: [u8; 16], facts: ImageFacts, begins: Begins) -> Result<Record> {
+    let record = factory(disk_id, facts);
+    match begins {
+        Begins::Default => Ok(record),
+        // The rules for it are those of an update, seen from the empty slot.
+        Begins::OnTrial => step(&record, Slot::B, Event::Arm)
+            .map(|step| step.record)
+            .map_err(|refused| anyhow::anyhow!("put slot A on trial: {refused:?}")),
+    }
 }
 
 /// First byte and size of the only partition of type `kind`.
@@ -128,6 +157,9 @@ fn seed(recipe: &Recipe) -> Result<[u8; 32]> {
     hasher.update(recipe.manifest_digest);
     hasher.update(recipe.size.to_le_bytes());
     hasher.update(recipe.sector_size.to_le_bytes());
+    if let Some(Guid(disk_id)) = recipe.disk_id {
+        hasher.update(disk_id);
+    }
     if let Some(config) = &recipe.config {
         hasher.update(fs::read(config).with_context(|| format!("read {}", config.display()))?);
     }
@@ -205,11 +237,11 @@ fn copy_sparse(from: &Path, disk: &File, (at, size): (u64, u64)) -> Result<()> {
     let length = file.metadata().context("look at a part of the disk")?.len();
     ensure!(length <= size, "{} of {length} bytes is larger than its partition", from.display());
     let mut place = at;
-    let mut block = vec![0; 1 << 20];
+    let (mut block, empty) = (vec![0; 1 << 20], vec![0; 1 << 20]);
     loop {
         let read = file.read(&mut block).with_context(|| format!("read {}", from.display()))?;
         let Some(data) = block.get(..read).filter(|data| !data.is_empty()) else { return Ok(()) };
-        if data.iter().any(|byte| *byte != 0) {
+        if !empty.starts_with(data) {
             disk.write_all_at(data, place).context("write the disk image")?;
         }
         place += read as u64;

@@ -12,6 +12,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::package;
+use crate::progress;
 use crate::run;
 use crate::tree::{Node, Tree};
 
@@ -86,7 +87,9 @@ pub fn make(tools: &Tools, tree: &Tree, uuid: &str, time: u64, target: &Path) ->
     let mut mkfs = tools.command("mkfs.erofs");
     mkfs.args(["--quiet", "-b4096", "-x-1", "-E^inline_data", "--MZ", "--workers=1"]);
     mkfs.arg(format!("-T{time}")).arg(format!("-U{uuid}")).arg("--tar=f").arg(target).arg(&tar);
+    let bar = progress::turning("erofs");
     run::quiet(&mut mkfs, "erofs-utils of the tools lock")?;
+    bar.finish_and_clear();
     fs::remove_file(&tar).with_context(|| format!("remove {}", tar.display()))?;
     let size = fs::metadata(target).context("look at the finished erofs")?.len();
     ensure!(size > 0 && size.is_multiple_of(4096), "mkfs.erofs wrote {size} bytes");
@@ -107,9 +110,11 @@ pub fn compare(tools: &Tools, image: &Path, tree: &Tree, work: &Path) -> Result<
     fsck.arg("--no-preserve-owner").arg("--no-preserve-perms");
     fsck.arg(format!("--extract={}", folder.display())).arg(image);
     run::quiet(&mut fsck, "erofs-utils of the tools lock")?;
+    let bar = progress::things("compare", tree.nodes().count() as u64);
     let mut wanted = 0;
     for (path, node) in tree.nodes() {
         wanted += 1;
+        bar.inc(1);
         let found = folder.join(path);
         let same = match node {
             Node::Folder(_) => found.symlink_metadata().is_ok_and(|meta| meta.is_dir()),
@@ -121,6 +126,7 @@ pub fn compare(tools: &Tools, image: &Path, tree: &Tree, work: &Path) -> Result<
         };
         ensure!(same, "/{path} in the finished erofs is not what was put in");
     }
+    bar.finish_and_clear();
     let found = count(&folder)?;
     ensure!(found == wanted, "the finished erofs holds {found} paths instead of {wanted}");
     fs::remove_dir_all(&folder).with_context(|| format!("remove {}", folder.display()))

@@ -1,4 +1,4 @@
-//! `image-builder`: builds releases, disks and lock files; pushes images.
+//! `image-builder`: builds releases, disks and lock files; pushes images and takes them apart.
 
 use std::fs;
 use std::io::Read;
@@ -8,8 +8,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use image_builder::disk::Begins;
+use image_builder::extract::{self, Part};
 use image_builder::push::{self, Scheme};
-use image_builder::{build, disk};
+use image_builder::{build, disk, progress, secure_boot};
+use partition_layout::guid::Guid;
 use update_manifest::digest::Digest;
 use update_manifest::sign::SigningKey;
 
@@ -30,6 +33,8 @@ enum Command {
     Build(BuildArgs),
     /// Make the disk of a machine that has never run, with a release in slot A.
     Disk(DiskArgs),
+    /// Take a release apart, from an OCI layout or a slot image, checking every digest.
+    Extract(ExtractArgs),
     /// Push a release and its signature to a registry.
     Push(PushArgs),
     /// Resolve the packages anew; without --update, only say what the lock holds.
@@ -51,12 +56,13 @@ struct BuildArgs {
     /// Key that signs the container image.
     #[arg(long)]
     key: PathBuf,
-    /// Secure Boot key; with --sb-cert.
+    /// Secure Boot key: one for each --sb-cert, or one for all.
     #[arg(long, requires = "sb_cert")]
-    sb_key: Option<PathBuf>,
-    /// Secure Boot certificate; with --sb-key.
+    sb_key: Vec<PathBuf>,
+    /// Secure Boot certificate. Given several times, each signs: the old and the new one while
+    /// keys change.
     #[arg(long, requires = "sb_key")]
-    sb_cert: Option<PathBuf>,
+    sb_cert: Vec<PathBuf>,
     /// Output folder.
     #[arg(long)]
     out: PathBuf,
@@ -93,6 +99,12 @@ struct DiskArgs {
     /// Logical sector size in bytes.
     #[arg(long, default_value_t = 512)]
     sector_size: u32,
+    /// Identifier of the disk; without it, derived from release, configuration and size.
+    #[arg(long, value_name = "UUID", value_parser = disk_id)]
+    disk_id: Option<Guid>,
+    /// Begin on trial, with an update's tries, instead of as the default.
+    #[arg(long)]
+    trial: bool,
     /// Form of the image.
     #[arg(long, value_enum, default_value_t = Format::Raw)]
     format: Format,
@@ -105,6 +117,22 @@ struct DiskArgs {
 enum Format {
     Raw,
     Qcow2,
+}
+
+#[derive(Args)]
+struct ExtractArgs {
+    /// OCI layout, output folder of a build, or slot image (a file, or a slot's partition). An
+    /// image in a registry becomes a layout with `skopeo copy docker://… oci:DIR`.
+    source: PathBuf,
+    /// Folder for the parts; nothing in it is overwritten.
+    #[arg(long)]
+    out: PathBuf,
+    /// Parts to write; without it, all.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    part: Vec<Part>,
+    /// Print what the release says of itself as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -166,7 +194,7 @@ fn run(command: Command) -> Result<()> {
                 key: args.key,
                 kernel: args.kernel,
                 services: args.services,
-                secure_boot: args.sb_key.zip(args.sb_cert),
+                secure_boot: secure_boot::pairs(&args.sb_key, &args.sb_cert)?,
                 out: args.out,
                 release: args.release,
                 version: args.os_version,
@@ -177,10 +205,17 @@ fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::Disk(args) => make_disk(args),
+        Command::Extract(args) => take_apart(&args),
         Command::Push(args) => {
             let scheme = if args.plain_http { Scheme::Plain } else { Scheme::Tls };
-            let digest =
-                push::push(&args.release.join("oci"), &args.reference, scheme, None, |_| ())?;
+            let bar = progress::bytes("push", 0);
+            let shown = bar.clone();
+            let told = move |sent, size| {
+                shown.set_length(size);
+                shown.set_position(sent);
+            };
+            let digest = push::push(&args.release, &args.reference, scheme, None, told)?;
+            bar.finish_and_clear();
             println!("{digest}");
             Ok(())
         }
@@ -200,12 +235,27 @@ fn make_disk(args: DiskArgs) -> Result<()> {
         config: args.config,
         size: args.size,
         sector_size: args.sector_size,
+        disk_id: args.disk_id,
+        begins: if args.trial { Begins::OnTrial } else { Begins::Default },
     };
     let format = match args.format {
         Format::Raw => disk::Format::Raw,
         Format::Qcow2 => disk::Format::Qcow2,
     };
     disk::make(&recipe, format, &args.out)
+}
+
+fn take_apart(args: &ExtractArgs) -> Result<()> {
+    let named = args.part.iter().copied();
+    let parts =
+        if args.part.is_empty() { Part::ALL.into_iter().collect() } else { named.collect() };
+    let facts = extract::extract(&args.source, &parts, &args.out)?;
+    if args.json {
+        println!("{facts:#}");
+    } else {
+        println!("{}", facts["slot"]["sha256"].as_str().unwrap_or_default());
+    }
+    Ok(())
 }
 
 fn lock(args: &LockArgs) -> Result<()> {
@@ -215,8 +265,10 @@ fn lock(args: &LockArgs) -> Result<()> {
         return Ok(());
     }
     let spec = image_builder::spec::Spec::read(&args.spec)?;
-    for pinned in image_builder::lock::read(&spec.lock)? {
-        println!("{} {}", pinned.name, pinned.version);
+    for lock in [&spec.lock, &spec.tools_lock] {
+        for pinned in image_builder::lock::read(lock)? {
+            println!("{} {}", pinned.name, pinned.version);
+        }
     }
     Ok(())
 }
@@ -240,6 +292,12 @@ fn keygen(out: &Path) -> Result<()> {
     let public = out.with_extension("pub");
     fs::write(&public, key.public_pem().map_err(said)?)
         .with_context(|| format!("write {}", public.display()))
+}
+
+fn disk_id(text: &str) -> Result<Guid> {
+    let id = Guid::parse(text).with_context(|| format!("{text} is no UUID"))?;
+    ensure!(id != Guid::ZERO, "a disk needs an identifier that is not zero");
+    Ok(id)
 }
 
 fn size(text: &str) -> Result<u64> {

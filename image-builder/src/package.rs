@@ -6,12 +6,17 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::tree::{Node, Tree};
 
 /// What a package may hold unpacked, in bytes.
 const UNPACKED_MAX: u64 = 1 << 30;
+/// What unpacking may take of memory in bytes: `xz -9` needs 65 MiB.
+const XZ_MEMORY_MAX: u64 = 128 << 20;
+const AR_MAGIC: &[u8; 8] = b"!<arch>\n";
+/// Size of the header before each member in bytes.
+const AR_HEADER: u64 = 60;
 
 /// Adds what the package at `path` holds to `tree`, without paths that `is_dropped`.
 ///
@@ -27,23 +32,59 @@ pub fn unpack(path: &Path, tree: &mut Tree, is_dropped: &dyn Fn(&str) -> bool) -
 ///
 /// # Errors
 /// As [`unpack`].
-pub fn read(package: impl Read, tree: &mut Tree, is_dropped: &dyn Fn(&str) -> bool) -> Result<()> {
-    let mut members = ar::Archive::new(package);
-    while let Some(member) = members.next_entry() {
-        let member = member.context("read the ar archive")?;
-        let name = String::from_utf8_lossy(member.header().identifier()).into_owned();
-        let reader: Box<dyn Read + '_> = match name.trim_end_matches('/') {
-            "data.tar.xz" => Box::new(liblzma::read::XzDecoder::new_multi_decoder(member)),
+pub fn read(
+    mut package: impl Read,
+    tree: &mut Tree,
+    is_dropped: &dyn Fn(&str) -> bool,
+) -> Result<()> {
+    let mut magic = [0; AR_MAGIC.len()];
+    package.read_exact(&mut magic).context("read the ar archive")?;
+    ensure!(magic == *AR_MAGIC, "it is no ar archive");
+    while let Some((name, size)) = next_member(&mut package)? {
+        let member = (&mut package).take(size);
+        let reader: Box<dyn Read + '_> = match name.as_str() {
+            "data.tar.xz" => {
+                let flags = liblzma::stream::CONCATENATED;
+                let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY_MAX, flags);
+                let stream = stream.context("start xz")?;
+                Box::new(liblzma::read::XzDecoder::new_stream(member, stream))
+            }
             "data.tar.zst" => Box::new(zstd::Decoder::new(member).context("start zstd")?),
             "data.tar" => Box::new(member),
             other if other.starts_with("data.tar") => {
                 bail!("{other} is packed in a way that is not known")
             }
-            _ => continue,
+            _ => {
+                // Members begin at even places.
+                let padded = size + size % 2;
+                let skipped = std::io::copy(&mut (&mut package).take(padded), &mut std::io::sink());
+                ensure!(skipped.context("read the ar archive")? >= size, "{name} is cut off");
+                continue;
+            }
         };
         return unpack_tar(reader.take(UNPACKED_MAX), tree, is_dropped).context(name);
     }
     bail!("there is no data.tar in it: it is no Debian package")
+}
+
+/// Name and size in bytes of the archive's next member; none at its end.
+///
+/// Of its header of 60 bytes: the name in the first 16, the size in decimal in ten from 48, and
+/// the two bytes that end it.
+fn next_member(package: &mut impl Read) -> Result<Option<(String, u64)>> {
+    let mut header = Vec::new();
+    package.take(AR_HEADER).read_to_end(&mut header).context("read the ar archive")?;
+    if header.is_empty() {
+        return Ok(None);
+    }
+    let text = |from: usize, to: usize| {
+        let field = header.get(from..to).and_then(|field| std::str::from_utf8(field).ok());
+        field.map(|field| field.trim_end().trim_end_matches('/'))
+    };
+    ensure!(header.get(58..60) == Some(b"`\n"), "the ar archive is damaged");
+    let size = text(48, 58).and_then(|size| size.parse().ok());
+    let (Some(name), Some(size)) = (text(0, 16), size) else { bail!("the ar archive is damaged") };
+    Ok(Some((name.to_owned(), size)))
 }
 
 fn unpack_tar(reader: impl Read, tree: &mut Tree, is_dropped: &dyn Fn(&str) -> bool) -> Result<()> {
@@ -92,12 +133,14 @@ mod tests {
         let tar = tar.into_inner().unwrap();
         let data =
             if member.ends_with(".zst") { zstd::encode_all(&tar[..], 1).unwrap() } else { tar };
-        let mut package = ar::Builder::new(Vec::new());
-        for (name, content) in [("debian-binary", &b"2.0\n"[..]), (member, &data)] {
-            let header = ar::Header::new(name.as_bytes().to_vec(), content.len() as u64);
-            package.append(&header, content).unwrap();
+        let mut package = AR_MAGIC.to_vec();
+        for (name, content) in [("debian-binary", &b"2.0\n\n"[..]), (member, &data)] {
+            let size = content.len();
+            package.extend(format!("{name:<16}{:<32}{size:<10}`\n", 0).bytes());
+            package.extend(content);
+            package.resize(package.len().next_multiple_of(2), b'\n');
         }
-        package.into_inner().unwrap()
+        package
     }
 
     fn file(tar: &mut tar::Builder<Vec<u8>>, path: &str, content: &str) {
@@ -147,6 +190,9 @@ mod tests {
         for (bytes, reason) in [
             (&b"!<arch>\n"[..], "no data.tar"),
             (b"PK", "ar archive"),
+            (b"PKZIP\x03\x04!", "no ar archive"),
+            (&whole[..70], "cut off"),
+            (&whole[..66], "damaged"),
             (&package("data.tar.lzma", |_| ()), "not known"),
             (&lost, "no nowhere"),
             (&pipe, "kind"),

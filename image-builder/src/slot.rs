@@ -4,7 +4,7 @@
 //! the same length, the first time to learn where the trailer will be, which the header inside the
 //! hashed data names.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -13,6 +13,11 @@ use anyhow::{Context, Result, ensure};
 use partition_layout::slot_image::{Header, TRAILER_SIZE, Trailer, align};
 use partition_layout::verity::{TreeBuilder, VerityTable, superblock, tree_size};
 use sha2::{Digest, Sha256};
+
+use crate::pe;
+
+/// The verity table is the first file of the initrd's first archive: it lies in so many bytes.
+const INITRD_HEAD: usize = 4096;
 
 /// Facts of the release that the trailer repeats.
 #[derive(Debug, Clone)]
@@ -138,16 +143,89 @@ pub fn uuid_text(uuid: [u8; 16]) -> String {
     text
 }
 
-/// Reads the trailer of a finished slot image.
+/// A slot image that was found to be whole.
+#[derive(Debug, Clone)]
+pub struct Whole {
+    /// Size in bytes; the file or partition may be longer.
+    pub size: u64,
+    /// SHA-256 of these bytes.
+    pub sha256: [u8; 32],
+    /// Header.
+    pub header: Header,
+    /// Trailer.
+    pub trailer: Trailer,
+    /// Kernel image.
+    pub uki: Vec<u8>,
+}
+
+/// Reads the slot image in the file or partition at `path` and checks every byte of it against
+/// its trailer, and the trailer against the verity table inside the kernel image.
 ///
 /// # Errors
-/// The file is no slot image.
-pub fn trailer(path: &Path) -> Result<Trailer> {
-    let mut file = File::open(path).with_context(|| format!("open {}", path.display()))?;
-    let size = fs::metadata(path).context("look at the slot")?.len();
-    ensure!(size > TRAILER_SIZE as u64, "{} is no slot image", path.display());
-    file.seek(SeekFrom::End(-(TRAILER_SIZE as i64))).context("find the trailer")?;
-    let mut bytes = vec![0; TRAILER_SIZE];
-    file.read_exact(&mut bytes).context("read the trailer")?;
-    Trailer::decode(&bytes).map_err(|error| anyhow::anyhow!("{}: {error:?}", path.display()))
+/// It is no slot image, or not what it says of itself; tells which part.
+pub fn check(path: &Path) -> Result<Whole> {
+    let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+    let says = || format!("slot image {}", path.display());
+    check_file(&file).with_context(says)
+}
+
+fn check_file(file: &File) -> Result<Whole> {
+    let read = |what: &str, at: u64, size: u64| -> Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(size)?];
+        file.read_exact_at(&mut bytes, at).with_context(|| format!("read the {what}"))?;
+        Ok(bytes)
+    };
+    let length = (&mut &*file).seek(SeekFrom::End(0)).context("look at its size")?;
+    let header = read("header", 0, length.min(512))?;
+    let header = Header::decode(&header).map_err(|why| anyhow::anyhow!("header: {why:?}"))?;
+    let size = header.trailer_at.checked_add(TRAILER_SIZE as u64);
+    let size = size.filter(|size| *size <= length).context("it ends before its trailer")?;
+    let trailer = read("trailer", header.trailer_at, TRAILER_SIZE as u64)?;
+    let trailer = Trailer::decode(&trailer).map_err(|why| anyhow::anyhow!("trailer: {why:?}"))?;
+    ensure!(trailer.fits(header.trailer_at), "the trailer lies inside the kernel image");
+
+    let uki = read("kernel image", trailer.uki_at, trailer.uki_size)?;
+    ensure!(
+        Sha256::digest(&uki)[..] == trailer.uki_sha256,
+        "the kernel image is not the one that the trailer names"
+    );
+    let blocks = trailer.data_size / 4096;
+    let tree = hash(file, trailer.data_size, trailer.salt)?;
+    ensure!(tree.root == trailer.root_hash, "the file system is not the one that was hashed");
+    let stored = read("verity tree", trailer.data_size, trailer.hash_size)?;
+    // The superblock's UUID is nobody's promise.
+    let uuid = stored.get(16..32).and_then(|uuid| uuid.try_into().ok()).unwrap_or_default();
+    let mut wanted = superblock(uuid, blocks, &trailer.salt);
+    wanted.extend(tree.bytes);
+    ensure!(stored == wanted, "the verity tree is not that of the file system");
+    let table = VerityTable {
+        data_blocks: blocks,
+        hash_start: blocks + 1,
+        root: trailer.root_hash,
+        salt: trailer.salt,
+    };
+    let table = table.encode();
+    let initrd = pe::section(&uki, ".initrd").context("kernel image")?;
+    let head = initrd.get(..initrd.len().min(INITRD_HEAD)).unwrap_or_default();
+    ensure!(
+        head.windows(table.len()).any(|bytes| bytes == table.as_bytes()),
+        "the kernel image is for another file system"
+    );
+    Ok(Whole { size, sha256: hash_of(file, size)?, header, trailer, uki })
+}
+
+/// SHA-256 of the first `size` bytes of `file`.
+fn hash_of(mut file: &File, size: u64) -> Result<[u8; 32]> {
+    file.seek(SeekFrom::Start(0)).context("go to the start of the slot")?;
+    let mut hasher = Sha256::new();
+    let mut block = vec![0; 1 << 20];
+    let mut left = size;
+    while left > 0 {
+        let length = usize::try_from(left.min(block.len() as u64)).context("block size")?;
+        let data = block.get_mut(..length).context("block size")?;
+        file.read_exact(data).context("read the slot")?;
+        hasher.update(data);
+        left -= length as u64;
+    }
+    Ok(hasher.finalize().into())
 }

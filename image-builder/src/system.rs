@@ -1,7 +1,6 @@
 //! What the root holds besides packages: our programs, the machine's own files, what maintainer
 //! scripts would have made.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use anyhow::{Context, Result, bail};
@@ -127,50 +126,4 @@ fn certificates(tree: &Tree) -> Result<Vec<u8>> {
         bail!("the packages hold no certificates in usr/share/ca-certificates");
     }
     Ok(bundle)
-}
-
-/// Checks that every program and library finds the libraries it names inside the tree: what was
-/// left out must not be needed.
-///
-/// # Errors
-/// A library is missing; all that need one are named.
-pub fn check_libraries(tree: &Tree) -> Result<()> {
-    let names: BTreeSet<&str> =
-        tree.nodes().map(|(path, _)| path.rsplit('/').next().unwrap_or(path)).collect();
-    let mut missing: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    for (path, node) in tree.nodes() {
-        let Node::File(_, content) = node else { continue };
-        if path.starts_with("usr/lib/modules") || !content.starts_with(b"\x7fELF") {
-            continue;
-        }
-        for name in needed(content).with_context(|| format!("read the program /{path}"))? {
-            if !names.contains(name.as_str()) {
-                missing.entry(name).or_default().push(path);
-            }
-        }
-    }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let lines: Vec<String> =
-        missing.iter().map(|(name, users)| format!("{name} (for {})", users.join(" "))).collect();
-    bail!("the root lacks libraries: {}; take their packages out of leave_out", lines.join(", "))
-}
-
-fn needed(content: &[u8]) -> Result<Vec<String>> {
-    use object::read::elf::{Dyn, FileHeader};
-    type Elf = object::elf::FileHeader64<object::Endianness>;
-    let elf = Elf::parse(content)?;
-    let endian = elf.endian()?;
-    let mut names = Vec::new();
-    let sections = elf.sections(endian, content)?;
-    let Some((entries, link)) = sections.dynamic(endian, content)? else { return Ok(names) };
-    let strings = sections.strings(endian, content, link)?;
-    for entry in entries {
-        if entry.tag(endian) == object::elf::DT_NEEDED {
-            let name = entry.string(endian, strings)?;
-            names.push(String::from_utf8_lossy(name).into_owned());
-        }
-    }
-    Ok(names)
 }

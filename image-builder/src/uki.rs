@@ -3,7 +3,9 @@
 //! Only the section table and four numbers of the stub's headers change. Sections are put behind
 //! the stub's last one, in memory and in the file.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+
+use crate::pe::{self, Headers, SECTION_HEADER, align, put};
 
 /// What goes into one.
 #[derive(Debug, Clone, Copy)]
@@ -22,9 +24,6 @@ pub struct Parts<'a> {
     pub initrd: &'a [u8],
 }
 
-const HEADER_LENGTH: usize = 40;
-/// Largest alignment that is believed, in bytes; real stubs have 512 and 4096.
-const ALIGN_MAX: u32 = 1 << 16;
 const READ: u32 = 0x4000_0000;
 const CODE: u32 = 0x20;
 const DATA: u32 = 0x40;
@@ -35,7 +34,7 @@ const DATA: u32 = 0x40;
 /// The stub is not a 64-bit PE program, or has no room for more section headers.
 pub fn assemble(parts: &Parts) -> Result<Vec<u8>> {
     let mut image = parts.stub.to_vec();
-    let layout = Layout::of(&image)?;
+    let layout = Headers::of(&image).context("the stub")?;
     let mut number = layout.sections;
     let mut address = layout.end_of_sections(&image)?;
     let os_release = parts.os_release.as_bytes();
@@ -46,9 +45,9 @@ pub fn assemble(parts: &Parts) -> Result<Vec<u8>> {
         (b".initrd\0", parts.initrd, DATA),
         (b".linux\0\0", parts.kernel, CODE),
     ] {
-        let header_at = layout.table_at + usize::from(number) * HEADER_LENGTH;
+        let header_at = layout.table_at + usize::from(number) * SECTION_HEADER;
         ensure!(
-            header_at + HEADER_LENGTH <= layout.first_content,
+            header_at + SECTION_HEADER <= layout.first_content,
             "the stub has no room for section {number}"
         );
         pad(&mut image, layout.file_align);
@@ -67,94 +66,16 @@ pub fn assemble(parts: &Parts) -> Result<Vec<u8>> {
         }
         let end = address.checked_add(size).context("image beyond 4 GiB")?;
         address = align(end, layout.memory_align)?;
-        number += 1;
+        number = number.checked_add(1).context("too many sections")?;
     }
     put(&mut image, layout.coff_at + 2, &number.to_le_bytes())?;
     put(&mut image, layout.optional_at + 56, &address.to_le_bytes())?;
-    // No checksum: firmware does not look at it, and a signature leaves it out.
-    put(&mut image, layout.optional_at + 64, &0_u32.to_le_bytes())?;
+    pe::clear_checksum(&mut image, &layout)?;
     Ok(image)
-}
-
-/// What must be known of the stub.
-struct Layout {
-    coff_at: usize,
-    optional_at: usize,
-    table_at: usize,
-    sections: u16,
-    memory_align: u32,
-    file_align: usize,
-    first_content: usize,
-}
-
-impl Layout {
-    fn of(image: &[u8]) -> Result<Self> {
-        ensure!(image.get(..2) == Some(b"MZ"), "the stub is no PE program");
-        let pe_at = usize::try_from(word(image, 0x3c)?)?;
-        ensure!(image.get(pe_at..pe_at + 4) == Some(b"PE\0\0"), "the stub is no PE program");
-        let coff_at = pe_at + 4;
-        let optional_at = coff_at + 20;
-        let table_at = optional_at + usize::from(half(image, coff_at + 16)?);
-        let sections = half(image, coff_at + 2)?;
-        ensure!(half(image, optional_at)? == 0x20b, "the stub is no 64-bit program");
-        let memory_align = word(image, optional_at + 32)?;
-        let file_align = usize::try_from(word(image, optional_at + 36)?)?;
-        let is_sound = memory_align.is_power_of_two() && file_align.is_power_of_two();
-        if !is_sound || memory_align > ALIGN_MAX || file_align > ALIGN_MAX as usize {
-            bail!("the stub's alignments are no powers of two up to {ALIGN_MAX}");
-        }
-        let mut first_content = usize::try_from(word(image, optional_at + 60)?)?;
-        for number in 0..usize::from(sections) {
-            let place = usize::try_from(word(image, table_at + number * HEADER_LENGTH + 20)?)?;
-            if place != 0 {
-                first_content = first_content.min(place);
-            }
-        }
-        Ok(Self {
-            coff_at,
-            optional_at,
-            table_at,
-            sections,
-            memory_align,
-            file_align,
-            first_content,
-        })
-    }
-
-    /// First address behind all sections.
-    fn end_of_sections(&self, image: &[u8]) -> Result<u32> {
-        let mut end = 0;
-        for number in 0..usize::from(self.sections) {
-            let header = self.table_at + number * HEADER_LENGTH;
-            let (size, address) = (word(image, header + 8)?, word(image, header + 12)?);
-            end = end.max(address.checked_add(size).context("section beyond 4 GiB")?);
-        }
-        align(end, self.memory_align)
-    }
-}
-
-fn align(value: u32, to: u32) -> Result<u32> {
-    value.checked_next_multiple_of(to).context("image beyond 4 GiB")
 }
 
 fn pad(image: &mut Vec<u8>, to: usize) {
     image.resize(image.len().next_multiple_of(to), 0);
-}
-
-fn put(image: &mut [u8], at: usize, bytes: &[u8]) -> Result<()> {
-    let place = image.get_mut(at..at + bytes.len()).context("the stub ends inside its headers")?;
-    place.copy_from_slice(bytes);
-    Ok(())
-}
-
-fn half(image: &[u8], at: usize) -> Result<u16> {
-    let bytes = image.get(at..at + 2).context("the stub ends inside its headers")?;
-    Ok(u16::from_le_bytes(bytes.try_into()?))
-}
-
-fn word(image: &[u8], at: usize) -> Result<u32> {
-    let bytes = image.get(at..at + 4).context("the stub ends inside its headers")?;
-    Ok(u32::from_le_bytes(bytes.try_into()?))
 }
 
 #[cfg(test)]
@@ -196,22 +117,25 @@ mod tests {
     #[test]
     fn sections_lie_behind_the_stub_and_do_not_overlap() {
         let image = assembled(&stub()).unwrap();
-        let layout = Layout::of(&image).unwrap();
+        let layout = Headers::of(&image).unwrap();
         assert_eq!(layout.sections, 6);
         let mut end = (0x1000 + 100, 0x600);
         for number in 1..6 {
-            let at = layout.table_at + number * HEADER_LENGTH;
-            let field = |offset| word(&image, at + offset).unwrap();
+            let at = layout.table_at + number * SECTION_HEADER;
+            let field = |offset| pe::word(&image, at + offset).unwrap();
             let (size, address, raw, place) = (field(8), field(12), field(16), field(20));
             assert!(address >= end.0 && address.is_multiple_of(0x1000), "{number}");
             assert!(place >= end.1 && place.is_multiple_of(0x200) && raw >= size, "{number}");
             end = (address + size, place + raw);
         }
-        assert_eq!(word(&image, layout.optional_at + 56).unwrap(), end.0.next_multiple_of(0x1000));
+        assert_eq!(
+            pe::word(&image, layout.optional_at + 56).unwrap(),
+            end.0.next_multiple_of(0x1000)
+        );
         assert_eq!(image.len(), end.1 as usize);
-        let kernel = layout.table_at + 5 * HEADER_LENGTH;
+        let kernel = layout.table_at + 5 * SECTION_HEADER;
         assert_eq!(&image[kernel..kernel + 6], b".linux");
-        let place = word(&image, kernel + 20).unwrap() as usize;
+        let place = pe::word(&image, kernel + 20).unwrap() as usize;
         assert_eq!(image[place..place + 5000], [7; 5000]);
     }
 
@@ -225,13 +149,15 @@ mod tests {
         for (stub, reason) in [
             (with(0, b"ZM"), "no PE program"),
             (with(0x3c, &[0xff; 4]), "no PE program"),
+            (with(0x3c, &[0x20, 0, 0, 0]), "no PE program"),
+            (with(0x54, &[100, 0]), "overlap"),
             (with(0x58, &[0x0b, 1]), "no 64-bit program"),
             (with(0x58 + 36, &[0, 0, 0, 0x40]), "alignments"),
             (with(0x58 + 60, &[0xa0, 1]), "no room"),
             (with(0x46, &[0xff; 2]), "inside its headers"),
             (stub()[..0x50].to_vec(), "inside its headers"),
         ] {
-            let error = assembled(&stub).unwrap_err().to_string();
+            let error = format!("{:#}", assembled(&stub).unwrap_err());
             assert!(error.contains(reason), "{reason}: {error}");
         }
     }

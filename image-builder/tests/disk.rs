@@ -7,12 +7,13 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use image_builder::disk::{Format, Recipe, make};
+use image_builder::disk::{Begins, Format, Recipe, make};
 use partition_layout::boot_state::{Choice, LoaderPlan, Start};
 use partition_layout::disk::{Disk, Region};
 use partition_layout::gpt;
-use partition_layout::guid;
+use partition_layout::guid::{self, Guid};
 use partition_layout::places;
+use partition_layout::record::{Fault, Record};
 use partition_layout::slot::Slot;
 use partition_layout::slot_image::Trailer;
 
@@ -80,8 +81,9 @@ fn said(command: &mut Command) -> String {
     text
 }
 
-fn check(sector_size: u32) {
-    let folder = std::env::temp_dir().join(format!("disk-{sector_size}-{}", std::process::id()));
+/// A folder of its own with a release in it, and a recipe of a disk from that.
+fn recipe(name: &str, sector_size: u32) -> (PathBuf, Recipe) {
+    let folder = std::env::temp_dir().join(format!("disk-{name}-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     let recipe = Recipe {
         release: release(&folder),
@@ -89,46 +91,89 @@ fn check(sector_size: u32) {
         config: Some(folder.join("config.toml")),
         size: SIZE,
         sector_size,
+        disk_id: None,
+        begins: Begins::Default,
     };
+    (folder, recipe)
+}
+
+/// What our own readers find: the table, the identifier of the record, and the record.
+fn contents(path: &Path, sector_size: u32) -> (gpt::Table, [u8; 16], Record) {
+    let mut disk = ReadOnly { file: File::open(path).unwrap(), sector_size };
+    let (table, copy) = gpt::read(&mut disk).unwrap();
+    assert_eq!(copy, gpt::Copy::Primary);
+    let (at, size) = extent(&table, guid::RECORD);
+    let loaded = places::load(&mut Region::new(&mut disk, at, size).unwrap()).unwrap();
+    (table, loaded.disk_id, loaded.newest.unwrap().1)
+}
+
+/// First byte and size of a partition.
+fn extent(table: &gpt::Table, kind: Guid) -> (u64, u64) {
+    let (entry, unit) = (table.find(kind).unwrap(), u64::from(table.sector_size));
+    (entry.first * unit, entry.sectors() * unit)
+}
+
+fn check(sector_size: u32) {
+    let (folder, recipe) = recipe(&sector_size.to_string(), sector_size);
     let (one, two) = (folder.join("one.raw"), folder.join("two.raw"));
     make(&recipe, Format::Raw, &one).unwrap();
     make(&recipe, Format::Raw, &two).unwrap();
-    said(Command::new("cmp").args([&one, &two]));
+    // Knows what is a hole in both: six gigabytes of it.
+    said(Command::new("qemu-img").args(["compare", "-f", "raw", "-F", "raw"]).args([&one, &two]));
     if sector_size == 512 {
         let text = said(Command::new("sgdisk").arg("-v").arg(&one));
         assert!(text.contains("No problems found"), "{text}");
     }
 
-    let mut disk = ReadOnly { file: File::open(&one).unwrap(), sector_size };
-    let (table, copy) = gpt::read(&mut disk).unwrap();
-    assert_eq!(copy, gpt::Copy::Primary);
-    let extent = |kind| {
-        let entry = table.find(kind).unwrap();
-        (entry.first * u64::from(sector_size), entry.sectors() * u64::from(sector_size))
-    };
-    let (at, size) = extent(guid::RECORD);
-    let loaded = places::load(&mut Region::new(&mut disk, at, size).unwrap()).unwrap();
-    let (_, record) = loaded.newest.unwrap();
+    let (table, _, record) = contents(&one, sector_size);
+    // sgdisk takes every file for a disk of small sectors; partx can be told.
+    let mut partx = Command::new("partx");
+    partx.args(["--raw", "--noheadings", "--output", "NAME,START,SECTORS"]);
+    let listed = said(partx.args(["--sector-size", &sector_size.to_string()]).arg(&one));
+    let mut wanted = String::new();
+    for (name, kind, mib) in [
+        ("bascule-esp", guid::ESP, 512),
+        ("bascule-record", guid::RECORD, 16),
+        ("bascule-slot-a", guid::SLOT_A, 2048),
+        ("bascule-slot-b", guid::SLOT_B, 2048),
+    ] {
+        let (at, size) = extent(&table, kind);
+        assert_eq!(size, mib << 20, "{name}");
+        // It counts in sectors of 512 bytes whatever the disk's are.
+        wanted += &format!("{name} {} {}\n", at / 512, size / 512);
+    }
+    assert_eq!(listed, wanted);
+
     let mut plan = LoaderPlan::new(&record, Start { nonce: [1; 16], rtc_s: 1 });
     assert!(matches!(plan.choose(), Choice::Start { slot: Slot::A, .. }), "{record:?}");
     assert_eq!(record.slot(Slot::A).release, 7);
+    assert_eq!((record.default, record.trial), (Slot::A, None));
 
-    let (at, size) = extent(guid::ESP);
-    let mut bytes = vec![0; usize::try_from(size).unwrap()];
-    disk.read(at, &mut bytes).unwrap();
-    let esp = folder.join("esp.img");
-    fs::write(&esp, bytes).unwrap();
-    let text = said(Command::new("fsck.fat").args(["-n", "-v"]).arg(&esp));
+    let (at, size) = extent(&table, guid::ESP);
+    check_esp(&one, at, size, &folder.join("esp.img"));
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+fn check_esp(disk: &Path, at: u64, size: u64, esp: &Path) {
+    let (from, to) = (File::open(disk).unwrap(), File::create(esp).unwrap());
+    to.set_len(size).unwrap();
+    let (mut block, empty) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    for place in (0..size).step_by(block.len()) {
+        from.read_exact_at(&mut block, at + place).unwrap();
+        if block != empty {
+            to.write_all_at(&block, place).unwrap();
+        }
+    }
+    let text = said(Command::new("fsck.fat").args(["-n", "-v"]).arg(esp));
     let clusters: u64 = text
         .lines()
         .find_map(|line| line.rsplit_once('/')?.1.strip_suffix(" clusters")?.parse().ok())
         .unwrap_or_else(|| panic!("{text}"));
     assert!(clusters >= 65_525, "FAT32 in name only: {clusters} clusters");
-    let listed = said(Command::new("mdir").arg("-/").arg("-b").arg("-i").arg(&esp));
+    let listed = said(Command::new("mdir").arg("-/").arg("-b").arg("-i").arg(esp));
     for name in ["BOOTX64.EFI", "recovery.efi", "config.toml"] {
         assert!(listed.contains(name), "{name} is not on the ESP: {listed}");
     }
-    fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
@@ -139,4 +184,53 @@ fn a_disk_with_small_sectors() {
 #[test]
 fn a_disk_with_large_sectors() {
     check(4096);
+}
+
+#[test]
+fn a_disk_gets_the_identifier_that_it_is_given() {
+    let (folder, plain) = recipe("id", 512);
+    let id = Guid::parse("6f1d2b8c-0c1f-4d5e-9a3b-2f4e5d6c7b8a").unwrap();
+    let given = Recipe { disk_id: Some(id), ..plain.clone() };
+    let path = folder.join("disk.raw");
+    make(&plain, Format::Raw, &path).unwrap();
+    let (derived, derived_id, _) = contents(&path, 512);
+    make(&given, Format::Raw, &path).unwrap();
+    let (table, record_id, _) = contents(&path, 512);
+    let text = said(Command::new("sgdisk").arg("-p").arg(&path));
+    fs::remove_dir_all(&folder).unwrap();
+
+    assert_eq!((table.disk, record_id), (id, id.0));
+    assert!(derived.disk != id && derived_id != id.0, "{derived:?}");
+    assert!(text.contains("6F1D2B8C-0C1F-4D5E-9A3B-2F4E5D6C7B8A"), "{text}");
+    // Two disks in one machine share no partition's identifier either.
+    for ((_, one), (_, other)) in derived.entries.iter().zip(&table.entries) {
+        assert_ne!(one.id, other.id, "{}", one.name);
+    }
+}
+
+#[test]
+fn a_disk_on_trial_uses_up_its_tries_and_is_then_the_last_resort() {
+    let (folder, plain) = recipe("trial", 512);
+    let path = folder.join("disk.raw");
+    make(&Recipe { begins: Begins::OnTrial, ..plain }, Format::Raw, &path).unwrap();
+    let (_, _, mut record) = contents(&path, 512);
+    fs::remove_dir_all(&folder).unwrap();
+
+    assert_eq!((record.trial, record.tries, record.clean), (Some(Slot::A), 3, 8));
+    assert!(!record.slot(Slot::A).proven);
+    for left in [2, 1, 0] {
+        let start = Start { nonce: [left; 16], rtc_s: 1 };
+        let choice = LoaderPlan::new(&record, start).choose();
+        let Choice::Start { slot: Slot::A, record: next, must_be_durable: true } = choice else {
+            panic!("{choice:?}");
+        };
+        assert_eq!(next.tries, left);
+        record = next;
+    }
+    // The other slot is empty: no machine is given up.
+    let choice = LoaderPlan::new(&record, Start { nonce: [9; 16], rtc_s: 1 }).choose();
+    let Choice::Start { slot: Slot::A, record, must_be_durable: false } = choice else {
+        panic!("{choice:?}");
+    };
+    assert_eq!((record.trial, record.slot(Slot::A).fault), (None, Fault::Spent));
 }

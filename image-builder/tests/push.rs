@@ -94,9 +94,9 @@ fn a_pushed_image_is_signed_for_whoever_asks() {
     let server = Server::start(&folder);
     let authority = format!("127.0.0.1:{}", server.port);
     let reference = format!("{authority}/bascule/os:stable");
-    let digest = push(&layout, &reference, Scheme::Plain, None, |_| ()).unwrap();
+    let digest = push(&layout, &reference, Scheme::Plain, None, |_, _| ()).unwrap();
     // Again: nothing changes.
-    assert_eq!(push(&layout, &reference, Scheme::Plain, None, |_| ()).unwrap(), digest);
+    assert_eq!(push(&layout, &reference, Scheme::Plain, None, |_, _| ()).unwrap(), digest);
 
     let access = session::Access {
         plain_http: true,
