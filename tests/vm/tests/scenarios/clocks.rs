@@ -62,8 +62,12 @@ fn a_late_clock_is_set_and_a_jump_moves_no_deadline() -> anyhow::Result<()> {
     time.be_ahead(YEARS_56_S);
     assert_eq!(guest::reboot_confirmed(&mut machine)?, (2, "b".to_owned()));
     wait_clock(&machine, "to jump 56 years", |now| now > began + YEARS_56_S - DAY_S)?;
-    time.be_ahead(YEARS_56_S - 2 * DAY_S);
-    wait_clock(&machine, "to go back", |now| now < began + YEARS_56_S - DAY_S)?;
+    // The clock may follow or not: it is stepped at the first answers only.
+    time.be_ahead(YEARS_56_S - DAY_S);
+    let answers = time.answers();
+    wait::until("the time server to be asked again", SYNC, || {
+        Ok((time.answers() > answers + 1).then_some(()))
+    })?;
 
     // Everything still turns: the same boot, confirmed, and the daemon answers.
     assert_eq!(guest::wait_confirmed(&mut machine, guest::BOOT)?, (2, "b".to_owned()));
