@@ -221,7 +221,7 @@ fn machines() -> Result<()> {
     step::run("build scenarios", &mut cargo(&["test", "-p", "vm-tests", "--locked", "--no-run"]))?;
     let words = ["test", "-p", "vm-tests", "--locked", "--lib", "--test", "scenarios"];
     let mut command = cargo(&words);
-    command.args(["--no-fail-fast", "--", "--test-threads=3"]);
+    command.args(["--no-fail-fast", "--", "--test-threads=4"]);
     // An error says where it came from in words.
     command.env("RUST_BACKTRACE", "0").env("BASCULE_TOOLS", tools::ensure()?);
     step::run_shown("whole machines", &mut command)
