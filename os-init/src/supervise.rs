@@ -17,7 +17,6 @@ pub struct Child {
     /// Its name for people.
     pub name: &'static str,
     argv: Vec<String>,
-    env: Vec<(String, String)>,
     oom_score_adj: i32,
     state: State,
     pid: Option<Pid>,
@@ -30,18 +29,10 @@ impl Child {
         Self {
             name,
             argv: argv.iter().map(ToString::to_string).collect(),
-            env: Vec::new(),
             oom_score_adj,
             state: State::Waiting,
             pid: None,
         }
-    }
-
-    /// The same with an environment.
-    #[must_use]
-    pub fn with_env(mut self, env: impl IntoIterator<Item = (String, String)>) -> Self {
-        self.env = env.into_iter().collect();
-        self
     }
 
     /// Failures in a row so far.
@@ -101,7 +92,6 @@ impl Child {
             .args(args)
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .envs(self.env.iter().cloned())
             .stdin(Stdio::null())
             .process_group(0);
         self.redirect(&mut command);

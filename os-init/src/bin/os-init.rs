@@ -1,9 +1,12 @@
 //! One program, by who calls it: `/init` of the initrd, PID 1 of the root, the record helper
-//! (`os-init record`), and `reboot` and `poweroff`.
+//! (`os-init record`), a service without containerd (`os-init direct NAME`), and `reboot` and
+//! `poweroff`.
 
 use os_init::console::warn;
 use os_init::control::{self, Request};
 use os_init::initrd::{self, Failure};
+use os_init::services::direct::become_service;
+use os_init::services::file::ServiceFile;
 use os_init::{pid1, record};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,11 +27,19 @@ fn main() -> ExitCode {
                 ExitCode::from(111)
             }
         },
+        (_, Some("direct")) => direct(&args.next().unwrap_or_default()),
         _ => {
             eprintln!("usage: reboot | poweroff");
             ExitCode::from(100)
         }
     }
+}
+
+/// Becomes the built-in service `name`.
+fn direct(name: &str) -> ExitCode {
+    let Err(why) = ServiceFile::built_in(name).and_then(|file| become_service(&file));
+    eprintln!("os-init: {why}");
+    ExitCode::from(111)
 }
 
 /// The end of an initrd that cannot go on: this boot has failed, and the loader decides again.

@@ -325,18 +325,12 @@ impl Loop {
             "containerd does not start; running network, console and updater directly".into(),
         );
         for name in ["network", "console", "updater"] {
-            let path = format!("/usr/share/bascule/services/{name}.toml");
-            let file = std::fs::read_to_string(&path)
-                .map_err(|e| e.to_string())
-                .and_then(|text| ServiceFile::parse(&text).map_err(|e| e.to_string()));
-            match file {
+            match ServiceFile::built_in(name) {
                 Ok(file) => {
-                    let argv: Vec<&str> = file.command.iter().map(String::as_str).collect();
-                    self.children.push(
-                        Child::new(name, &argv, file.oom_score_adj).with_env(file.env.clone()),
-                    );
+                    let argv = ["/usr/lib/bascule/os-init", "direct", name];
+                    self.children.push(Child::new(name, &argv, file.oom_score_adj));
                 }
-                Err(why) => self.note(format!("{path}: {why}")),
+                Err(why) => self.note(why),
             }
         }
     }

@@ -26,6 +26,8 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
 
+/// Where the files of the built-in services lie.
+pub const FOLDER: &str = "/usr/share/bascule/services";
 /// The longest service name, in bytes.
 pub const NAME_MAX: usize = 32;
 /// The largest service file that is read, in bytes.
@@ -113,6 +115,16 @@ impl MountEntry {
 }
 
 impl ServiceFile {
+    /// The built-in service `name`.
+    ///
+    /// # Errors
+    /// A message, when the file cannot be read or is not valid.
+    pub fn built_in(name: &str) -> Result<Self, String> {
+        let path = format!("{FOLDER}/{name}.toml");
+        let text = std::fs::read_to_string(&path).map_err(|e| format!("read {path}: {e}"))?;
+        Self::parse(&text).map_err(|e| format!("{path}: {e}"))
+    }
+
     /// The path that it requires, when that is not there now.
     pub fn missing_path(&self) -> Option<&str> {
         self.requires_path.as_deref().filter(|path| !std::path::Path::new(path).exists())

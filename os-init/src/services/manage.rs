@@ -19,8 +19,6 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-/// Where the built-in service files lie.
-const FILES: &str = "/usr/share/bascule/services";
 /// How often the loop looks around without being told of anything.
 const TICK: Duration = Duration::from_millis(500);
 /// How long the manager waits for containerd before it asks again.
@@ -54,7 +52,7 @@ struct Manager {
 /// # Errors
 /// A message when the service files cannot be read, or nothing can be set up at all.
 pub async fn run() -> Result<(), String> {
-    let files = read_files(Path::new(FILES))?;
+    let files = read_files(Path::new(file::FOLDER))?;
     let config = Config::load_running();
     prepare_folders(&config)?;
     let files = with_something_to_do(files);

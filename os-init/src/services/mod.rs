@@ -7,10 +7,12 @@
 //! - [`runtime`]: containerd, the only place that talks to it;
 //! - [`manage`]: the loop that performs all this; [`probes`]: what the health gate asks;
 //! - [`console`], [`folders`], [`devices`], [`resolv`]: what the services find when they start;
+//! - [`direct`]: a service without its container, when containerd does not start;
 //! - [`status`], [`serve`]: what others may ask and what PID 1 is told.
 
 pub mod console;
 pub mod devices;
+pub mod direct;
 pub mod file;
 pub mod folders;
 pub mod manage;
