@@ -146,10 +146,12 @@ mod tests {
             stub[at..at + bytes.len()].copy_from_slice(bytes);
             stub
         };
+        let mut early = with(0x3c, &[0x20, 0, 0, 0]);
+        early[0x20..0x24].copy_from_slice(b"PE\0\0");
         for (stub, reason) in [
+            (early, "no PE program"),
             (with(0, b"ZM"), "no PE program"),
             (with(0x3c, &[0xff; 4]), "no PE program"),
-            (with(0x3c, &[0x20, 0, 0, 0]), "no PE program"),
             (with(0x54, &[100, 0]), "overlap"),
             (with(0x58, &[0x0b, 1]), "no 64-bit program"),
             (with(0x58 + 36, &[0, 0, 0, 0x40]), "alignments"),

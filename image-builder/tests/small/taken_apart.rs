@@ -91,9 +91,9 @@ fn an_altered_byte_anywhere_is_found_and_nothing_is_written() {
     let at = |part: &str, field: &str| facts[part][field].as_u64().unwrap();
     for (what, place, reason) in [
         ("header", 20, "header"),
-        ("file system", 9000, "file system"),
-        ("superblock", at("trailer", "data_size") + 100, "verity tree"),
-        ("tree", at("trailer", "data_size") + 5000, "verity tree"),
+        ("file system", 9000, "the file system is not"),
+        ("superblock", at("trailer", "data_size") + 100, "the verity tree is not"),
+        ("tree", at("trailer", "data_size") + 5000, "the verity tree is not"),
         ("kernel image", at("trailer", "uki_at") + 500, "kernel image"),
         ("trailer", at("header", "trailer_at") + 50, "trailer"),
     ] {
