@@ -1,5 +1,7 @@
 //! What several fuzz targets share.
 
+pub mod publisher;
+
 use partition_layout::bytes::{crc32c, put};
 
 /// A copy of `data`, cut or filled to `size`, with the magic in front and a right CRC-32C at byte

@@ -92,8 +92,9 @@ impl std::fmt::Display for Reference {
 
 fn is_registry(text: &str) -> bool {
     let host = text.starts_with('[') || text.contains(['.', ':']) || text == "localhost";
+    let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[');
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
-    host && text.chars().all(plain) && text.parse::<hyper::http::uri::Authority>().is_ok()
+    host && begins && text.chars().all(plain) && text.parse::<hyper::http::uri::Authority>().is_ok()
 }
 
 fn is_repository(text: &str) -> bool {
@@ -136,6 +137,7 @@ mod tests {
             "bascule/os:v1",
             "a.b/",
             "a.b/../x:v",
+            "../x:v",
             "a.b/Os:v",
             "a.b/o:-",
             "a.b/os@sha256:12",
