@@ -10,6 +10,8 @@ use crate::failure::{Class, Failure};
 use crate::site::Site;
 
 const VECTOR_KEY: &str = include_str!("self_test/vector.pub");
+/// The key of somebody else; the private half was thrown away.
+const STRANGER_KEY: &str = include_str!("self_test/stranger.pub");
 const VECTOR_BUNDLE: &[u8] = include_bytes!("self_test/vector.bundle.json");
 const VECTOR_IMAGE: &[u8] = b"bascule self-test image\n";
 
@@ -40,14 +42,22 @@ pub fn run(site: &Site) -> Result<(), Failure> {
 /// When it cannot.
 pub fn verify_vector() -> Result<(), Failure> {
     let broken = |what: &str| Failure::new(Class::System, "self-test", what.to_owned());
-    let key = TrustedKey::from_pem("vector", VECTOR_KEY);
-    let roots = TrustRoots::new([key.ok_or_else(|| broken("the built-in key is not read"))?]);
-    let check = |subject| bundle::check(VECTOR_BUNDLE, subject, &roots);
-    if check(Digest::of(VECTOR_IMAGE)).is_err() {
+    let roots = |pem| {
+        let key = TrustedKey::from_pem("vector", pem);
+        let key = key.ok_or_else(|| broken("a built-in key is not read"));
+        key.map(|key| TrustRoots::new([key]))
+    };
+    let (signer, stranger) = (roots(VECTOR_KEY)?, roots(STRANGER_KEY)?);
+    let image = Digest::of(VECTOR_IMAGE);
+    if bundle::check(VECTOR_BUNDLE, image, &signer).is_err() {
         return Err(broken("the built-in signature is not accepted"));
     }
-    if check(Digest::of(b"another image")) != Err(NotVouched::WrongSubject) {
+    let another = Digest::of(b"another image");
+    if bundle::check(VECTOR_BUNDLE, another, &signer) != Err(NotVouched::WrongSubject) {
         return Err(broken("a signature of another image is accepted"));
+    }
+    if bundle::check(VECTOR_BUNDLE, image, &stranger) != Err(NotVouched::UnknownKey) {
+        return Err(broken("a signature by another key is accepted"));
     }
     Ok(())
 }
