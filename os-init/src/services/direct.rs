@@ -34,6 +34,14 @@ pub fn become_service(file: &ServiceFile) -> Result<Infallible, String> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(failed("a mount namespace"))?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(nothing, "/", nothing, private, nothing).map_err(failed("make mounts private"))?;
+    // As in every container. networkd waits for udev, which there is none of, where /sys is writable.
+    let read_only = MsFlags::MS_REMOUNT
+        | MsFlags::MS_BIND
+        | MsFlags::MS_RDONLY
+        | MsFlags::MS_NOSUID
+        | MsFlags::MS_NODEV
+        | MsFlags::MS_NOEXEC;
+    mount(nothing, "/sys", nothing, read_only, nothing).map_err(failed("make /sys read-only"))?;
     for step in steps(&folders::existing(file)) {
         match step {
             Step::Empty(target) => {
