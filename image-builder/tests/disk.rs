@@ -1,4 +1,5 @@
 //! A fresh disk, looked at by stock tools and by our own readers, for both sector sizes.
+//! Of FW-7: the ESP is a true FAT32 with the type that firmware looks for.
 
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
 
@@ -18,6 +19,10 @@ use partition_layout::slot::Slot;
 use partition_layout::slot_image::Trailer;
 
 const SIZE: u64 = 6 << 30;
+/// c12a7328-f81f-11d2-ba4b-00a0c93ec93b, by which firmware finds an ESP, as it lies on a disk.
+const ESP_TYPE: [u8; 16] = [
+    0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b,
+];
 
 struct ReadOnly {
     file: File,
@@ -149,12 +154,15 @@ fn check(sector_size: u32) {
     assert_eq!(record.slot(Slot::A).release, 7);
     assert_eq!((record.default, record.trial), (Slot::A, None));
 
-    let (at, size) = extent(&table, guid::ESP);
-    check_esp(&one, at, size, &folder.join("esp.img"));
+    // The type of the first entry, without our own reader: the entries begin at the third sector.
+    let mut kind = [0; 16];
+    File::open(&one).unwrap().read_exact_at(&mut kind, 2 * u64::from(sector_size)).unwrap();
+    assert_eq!(kind, ESP_TYPE);
+    check_esp(&one, extent(&table, guid::ESP), sector_size, &folder.join("esp.img"));
     fs::remove_dir_all(&folder).unwrap();
 }
 
-fn check_esp(disk: &Path, at: u64, size: u64, esp: &Path) {
+fn check_esp(disk: &Path, (at, size): (u64, u64), sector_size: u32, esp: &Path) {
     let (from, to) = (File::open(disk).unwrap(), File::create(esp).unwrap());
     to.set_len(size).unwrap();
     let (mut block, empty) = (vec![0; 1 << 20], vec![0; 1 << 20]);
@@ -165,6 +173,8 @@ fn check_esp(disk: &Path, at: u64, size: u64, esp: &Path) {
         }
     }
     let text = said(Command::new("fsck.fat").args(["-n", "-v"]).arg(esp));
+    assert!(text.contains("2 FATs, 32 bit entries"), "{text}");
+    assert!(text.contains(&format!("{sector_size} bytes per logical sector")), "{text}");
     let clusters: u64 = text
         .lines()
         .find_map(|line| line.rsplit_once('/')?.1.strip_suffix(" clusters")?.parse().ok())
