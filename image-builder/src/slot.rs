@@ -96,19 +96,25 @@ pub fn finish(
     Ok(trailer)
 }
 
-fn hash(mut file: &File, data_size: u64, salt: [u8; 32]) -> Result<partition_layout::verity::Tree> {
+fn hash(file: &File, data_size: u64, salt: [u8; 32]) -> Result<partition_layout::verity::Tree> {
     let mut builder = TreeBuilder::new(salt);
+    each_block(file, data_size, |data| builder.update(data))?;
+    Ok(builder.finish())
+}
+
+/// Hands out the first `size` bytes of `file`, a piece at a time.
+fn each_block(mut file: &File, size: u64, mut take: impl FnMut(&[u8])) -> Result<()> {
     let mut block = vec![0; 1 << 20];
     file.seek(SeekFrom::Start(0)).context("go to the start of the slot")?;
-    let mut left = data_size;
+    let mut left = size;
     while left > 0 {
         let length = usize::try_from(left.min(block.len() as u64)).context("block size")?;
         let data = block.get_mut(..length).context("block size")?;
         file.read_exact(data).context("read the slot back")?;
-        builder.update(data);
+        take(data);
         left -= length as u64;
     }
-    Ok(builder.finish())
+    Ok(())
 }
 
 /// Same release, same salt: builds repeat. Its task is only that no two releases share a tree.
@@ -215,17 +221,8 @@ fn check_file(file: &File) -> Result<Whole> {
 }
 
 /// SHA-256 of the first `size` bytes of `file`.
-fn hash_of(mut file: &File, size: u64) -> Result<[u8; 32]> {
-    file.seek(SeekFrom::Start(0)).context("go to the start of the slot")?;
+fn hash_of(file: &File, size: u64) -> Result<[u8; 32]> {
     let mut hasher = Sha256::new();
-    let mut block = vec![0; 1 << 20];
-    let mut left = size;
-    while left > 0 {
-        let length = usize::try_from(left.min(block.len() as u64)).context("block size")?;
-        let data = block.get_mut(..length).context("block size")?;
-        file.read_exact(data).context("read the slot")?;
-        hasher.update(data);
-        left -= length as u64;
-    }
+    each_block(file, size, |data| hasher.update(data))?;
     Ok(hasher.finalize().into())
 }

@@ -3,10 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails, as it should")]
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use image_builder::oci::{self, Recipe};
 use image_builder::push::{Scheme, push};
@@ -16,45 +13,6 @@ use update_manifest::trust::{TrustRoots, TrustedKey};
 use updater::registry::signatures::Signed;
 use updater::registry::transport::Patience;
 use updater::registry::{Registry, session};
-
-struct Server {
-    child: Child,
-    port: u16,
-}
-
-impl Server {
-    fn start(folder: &Path) -> Server {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let config = folder.join("config.yml");
-        let text = format!(
-            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: \
-             127.0.0.1:{port}\n",
-            folder.join("data").display()
-        );
-        fs::write(&config, text).unwrap();
-        let child = Command::new("docker-registry")
-            .arg("serve")
-            .arg(&config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("docker-registry (Debian package docker-registry)");
-        let begun = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(20), "the registry does not answer");
-            std::thread::yield_now();
-        }
-        Server { child, port }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It has served its purpose.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn layout(folder: &Path, key: &SigningKey) -> PathBuf {
     let slot = folder.join("slot.img");
@@ -91,8 +49,8 @@ fn a_pushed_image_is_signed_for_whoever_asks() {
     fs::create_dir_all(&folder).unwrap();
     let key = SigningKey::from_entropy(&[9; 32]).unwrap();
     let layout = layout(&folder, &key);
-    let server = Server::start(&folder);
-    let authority = format!("127.0.0.1:{}", server.port);
+    let server = fault_proxy::registry::Registry::start(&folder);
+    let authority = server.authority.clone();
     let reference = format!("{authority}/bascule/os:stable");
     let digest = push(&layout, &reference, Scheme::Plain, None, |_, _| ()).unwrap();
     // Again: nothing changes.

@@ -1,4 +1,12 @@
-//! Dates for people and for image configs. Nothing decides anything by them.
+//! The wall clock, and dates for people and for image configs.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The wall clock in seconds since 1970. Only windows, the history and messages look at it.
+#[must_use]
+pub fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
 
 /// Seconds since 1970 in the form `2025-01-31T12:00:00Z` (RFC 3339, section 5.6).
 #[must_use]

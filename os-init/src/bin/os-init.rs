@@ -5,8 +5,8 @@
 use os_init::console::warn;
 use os_init::control::{self, Request};
 use os_init::initrd::{self, Failure};
+use os_init::services::built_in;
 use os_init::services::direct::become_service;
-use os_init::services::file::ServiceFile;
 use os_init::{pid1, record};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 
 /// Becomes the built-in service `name`.
 fn direct(name: &str) -> ExitCode {
-    let Err(why) = ServiceFile::built_in(name).and_then(|file| become_service(&file));
+    let Err(why) = built_in::one(name).and_then(|file| become_service(&file));
     eprintln!("os-init: {why}");
     ExitCode::from(111)
 }

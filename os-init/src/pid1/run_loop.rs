@@ -6,7 +6,7 @@ use crate::boot_facts::BootFacts;
 use crate::console::{say, warn};
 use crate::control::{self, Request, Status, Told};
 use crate::initrd::ROOT_DEVICE;
-use crate::services::file::ServiceFile;
+use crate::services::built_in;
 use crate::shutdown::{How, leave};
 use crate::supervise::{CONTAINERD_FAILURES_MAX, Child};
 use crate::watchdog::Petted;
@@ -325,7 +325,7 @@ impl Loop {
             "containerd does not start; running network, console and updater directly".into(),
         );
         for name in ["network", "console", "updater"] {
-            match ServiceFile::built_in(name) {
+            match built_in::one(name) {
                 Ok(file) => {
                     let argv = ["/usr/lib/bascule/os-init", "direct", name];
                     self.children.push(Child::new(name, &argv, file.oom_score_adj));

@@ -26,8 +26,6 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Where the files of the built-in services lie.
-pub const FOLDER: &str = "/usr/share/bascule/services";
 /// The longest service name, in bytes.
 pub const NAME_MAX: usize = 32;
 /// The largest service file that is read, in bytes.
@@ -111,23 +109,6 @@ impl MountEntry {
     /// The path inside the container.
     pub fn target(&self) -> &str {
         self.target.as_deref().unwrap_or(&self.source)
-    }
-}
-
-impl ServiceFile {
-    /// The built-in service `name`.
-    ///
-    /// # Errors
-    /// A message, when the file cannot be read or is not valid.
-    pub fn built_in(name: &str) -> Result<Self, String> {
-        let path = format!("{FOLDER}/{name}.toml");
-        let text = std::fs::read_to_string(&path).map_err(|e| format!("read {path}: {e}"))?;
-        Self::parse(&text).map_err(|e| format!("{path}: {e}"))
-    }
-
-    /// The path that it requires, when that is not there now.
-    pub fn missing_path(&self) -> Option<&str> {
-        self.requires_path.as_deref().filter(|path| !std::path::Path::new(path).exists())
     }
 }
 
@@ -314,17 +295,6 @@ mod tests {
             ServiceFile::parse("format = 2\nname = \"a\"\ncommand = [\"/x\"]\n"),
             Err(Invalid::Format(2))
         );
-    }
-
-    #[test]
-    fn only_a_required_path_that_is_absent_is_missing() {
-        let file = |path: &str| {
-            let head = "format = 1\nname = \"a\"\ncommand = [\"/x\"]\n";
-            ServiceFile::parse(&format!("{head}requires_path = \"{path}\"\n")).unwrap()
-        };
-        assert_eq!(file("/nowhere/at/all").missing_path(), Some("/nowhere/at/all"));
-        assert_eq!(file("/").missing_path(), None);
-        assert_eq!(named("a", &[]).missing_path(), None);
     }
 
     #[test]

@@ -4,11 +4,11 @@
 //! shared. A restart of containerd is noticed by a failed wait; the service is then looked up, and
 //! adopted when it still runs.
 
-use super::file::{self, ServiceFile};
+use super::file::ServiceFile;
 use super::runtime::{self, Failed, Runtime};
 use super::status::{ServiceStatus, Status};
 use super::supervisor::{Action, Event, State};
-use super::{console, probes, resolv, serve, spec};
+use super::{built_in, console, probes, resolv, serve, spec};
 use crate::boot_facts::BootFacts;
 use crate::config::Config;
 use crate::console::{say, warn};
@@ -52,10 +52,10 @@ struct Manager {
 /// # Errors
 /// A message when the service files cannot be read, or nothing can be set up at all.
 pub async fn run() -> Result<(), String> {
-    let files = read_files(Path::new(file::FOLDER))?;
     let config = Config::load_running();
     prepare_folders(&config)?;
-    let files = with_something_to_do(files);
+    // After the folders: what a service requires may be made there.
+    let files = built_in::all()?;
     let (news, mut inbox) = mpsc::channel(64);
     let mut resolv = String::new();
     let mut manager = Manager {
@@ -95,38 +95,6 @@ pub async fn run() -> Result<(), String> {
     }
     manager.stop_all().await;
     Ok(())
-}
-
-fn read_files(folder: &Path) -> Result<Vec<ServiceFile>, String> {
-    let mut files = Vec::new();
-    let entries = std::fs::read_dir(folder)
-        .map_err(|e| format!("read service files in {}: {e}", folder.display()))?;
-    for entry in entries.flatten() {
-        let path = entry.path();
-        if path.extension().is_none_or(|extension| extension != "toml") {
-            continue;
-        }
-        let read = std::fs::read_to_string(&path).map_err(|e| e.to_string());
-        let parsed = read.and_then(|text| ServiceFile::parse(&text).map_err(|e| e.to_string()));
-        // One broken file costs one service; the gate then names what is missing.
-        match parsed {
-            Ok(file) => files.push(file),
-            Err(why) => warn(&format!("{}: {why}; left out", path.display())),
-        }
-    }
-    file::order(files).map_err(|e| format!("order the services: {e}"))
-}
-
-/// Leaves out what requires a path that is not there, such as the clock's service without a server.
-fn with_something_to_do(files: Vec<ServiceFile>) -> Vec<ServiceFile> {
-    let has_something = |file: &ServiceFile| match file.missing_path() {
-        Some(path) => {
-            eprintln!("os-services: {}: not started, there is no {path}", file.name);
-            false
-        }
-        None => true,
-    };
-    files.into_iter().filter(has_something).collect()
 }
 
 fn prepare_folders(config: &Config) -> Result<(), String> {

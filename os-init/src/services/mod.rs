@@ -2,6 +2,7 @@
 //!
 //! Reading order:
 //! - [`file`]: what a service file says (`/usr/share/bascule/services/*.toml`), parsed and checked;
+//! - [`built_in`]: reading those files;
 //! - [`spec`]: the OCI runtime specification made from it, least privilege by default;
 //! - [`supervisor`]: when a service is started and restarted, one enum and one match;
 //! - [`runtime`]: containerd, the only place that talks to it;
@@ -10,6 +11,7 @@
 //! - [`direct`]: a service without its container, when containerd does not start;
 //! - [`status`], [`serve`]: what others may ask and what PID 1 is told.
 
+pub mod built_in;
 pub mod console;
 pub mod devices;
 pub mod direct;

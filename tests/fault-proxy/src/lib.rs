@@ -5,12 +5,14 @@
 //! through it, and plays the storage server that blobs are redirected to.
 //!
 //! # Reading order
-//! [`faults`] lists the switches; [`proxy`] listens; [`answer`] makes one answer.
+//! [`faults`] lists the switches; [`proxy`] listens; [`answer`] makes one answer; [`registry`]
+//! starts a real registry to put behind it.
 
 pub mod answer;
 pub mod faults;
 pub mod proxy;
 pub mod referrers;
+pub mod registry;
 
 pub use faults::{DigestHeader, Faults, Gzip, Login, Ranges, Redirect, Referrers, Refusal};
 pub use proxy::{Proxy, Seen};

@@ -6,6 +6,8 @@ use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
 
+use crate::registry::SOURCE;
+
 /// Cargo's target folder, as xtask sees it.
 pub fn target_dir() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -60,14 +62,22 @@ pub fn release(name: &str) -> Result<Built> {
     Ok(Built { name: name.to_owned(), dir })
 }
 
-/// A new disk with `release` in slot A and the configuration `config`, for the machine `name`.
+/// A new disk with `release` in slot A, for the machine `name`. Its configuration holds that name,
+/// the test's SSH key, the registry of the test, and `more`: keys of `[update]`, then other tables.
 ///
 /// # Errors
 /// `image-builder disk` fails.
-pub fn disk_with(release: &Built, name: &str, config: &str) -> Result<PathBuf> {
+pub fn disk_with(release: &Built, name: &str, more: &str) -> Result<PathBuf> {
     let dir = work_dir();
     fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     let (file, disk) = (dir.join(format!("{name}.toml")), dir.join(format!("{name}-disk.qcow2")));
+    let public = key("ssh.pub")?;
+    let key = fs::read_to_string(&public).with_context(|| format!("read {}", public.display()))?;
+    let config = format!(
+        "hostname = \"{name}\"\nssh_keys = [\"{}\"]\n[update]\nsource = \"{SOURCE}\"\n\
+         plain_http = true\n{more}",
+        key.trim()
+    );
     fs::write(&file, config).with_context(|| format!("write {}", file.display()))?;
     let mut builder = Command::new(host_program("image-builder")?);
     builder.arg("disk").arg(&release.dir).arg("--config").arg(&file);

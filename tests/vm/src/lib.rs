@@ -1,7 +1,7 @@
 //! The harness of the whole-system tests: real images in real virtual machines.
 //!
 //! Reading order: [`machine`] (a QEMU with our disk), [`qmp`] and [`ssh`] (how it is steered),
-//! [`template`] and [`stopped`] (boot once, start many), [`registry`] and [`release`] (what it
+//! [`template`] and [`stopped`] (boot once, start many, by [`kept`]), [`registry`] and [`release`] (what it
 //! updates from), [`ntp`] (the time it is told),
 //! [`write_log`] (what a power cut leaves), [`limit`] (three machines at a time).
 //! The scenarios are in `tests/scenarios/`, one file each.
@@ -13,6 +13,7 @@ pub mod disk;
 pub mod guest;
 pub mod host_tool;
 pub mod http;
+pub mod kept;
 pub mod limit;
 pub mod machine;
 pub mod ntp;

@@ -19,6 +19,9 @@ pub const REPOSITORY: &str = "bascule/os";
 /// Tag that it names.
 pub const TAG: &str = "stable";
 
+/// Both, behind the address that machines know ([`crate::machine::REGISTRY_ADDRESS`]).
+pub const SOURCE: &str = "10.0.2.100:5000/bascule/os:stable";
+
 const START: Duration = Duration::from_secs(20);
 
 /// A running registry; ended and emptied when dropped.
@@ -226,4 +229,32 @@ pub fn push(dir: &Path, reference: &str) -> Result<()> {
         String::from_utf8_lossy(&output.stderr).trim()
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::machine::REGISTRY_ADDRESS;
+
+    #[test]
+    fn the_source_is_what_machines_reach() {
+        assert_eq!(SOURCE, format!("{REGISTRY_ADDRESS}/{REPOSITORY}:{TAG}"));
+    }
+
+    /// What `demo --keep` promises: a tied one ends with the thread that started it.
+    #[test]
+    fn an_untied_registry_outlives_who_started_it() {
+        let started = thread::spawn(|| {
+            let registry = Registry::start_untied("untied").unwrap();
+            let port = registry.port();
+            (port, registry.let_go())
+        });
+        let (port, process) = started.join().unwrap();
+        let answered = http::request(port, "GET", "/v2/", &[], &[]).map(|answer| answer.status);
+        let killed = Command::new("kill").arg(process.to_string()).status().unwrap();
+        assert_eq!(answered.unwrap(), 200);
+        assert!(killed.success());
+    }
 }

@@ -1,9 +1,7 @@
 //! Disks of machines that are off, made once and started from often: the counterpart of
 //! [`crate::template`] for scenarios that begin with a boot.
 
-use std::fs::{self, File};
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::os::unix::fs::MetadataExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,8 +12,9 @@ use crate::disk::Places;
 use crate::machine::{Machine, Options};
 use crate::registry::Registry;
 use crate::template::Template;
-use crate::{artifacts, guest};
+use crate::{artifacts, guest, kept};
 
+const DISK: &str = "disk.qcow2";
 const SHUT_DOWN: Duration = Duration::from_secs(120);
 
 /// A machine that was switched off properly; read-only once made.
@@ -58,7 +57,7 @@ impl Stopped {
 
     /// Its disk, a base for overlays.
     pub fn disk(&self) -> PathBuf {
-        self.dir.join("disk.qcow2")
+        self.dir.join(DISK)
     }
 
     /// Where things lie on it.
@@ -72,48 +71,23 @@ impl Stopped {
     }
 
     /// Keeps the disk of the machine that `run` gives, under `name`, once it is off. It is an
-    /// overlay of the disk `base`.
+    /// overlay of the disk `base`, and holds release 2.
     fn made(name: &str, base: &Path, run: impl FnOnce() -> Result<Machine>) -> Result<Self> {
-        let root = artifacts::work_dir().join("stopped");
-        fs::create_dir_all(&root).with_context(|| format!("create {}", root.display()))?;
-        let lock_path = root.join(format!("{name}.lock"));
-        let lock =
-            File::create(&lock_path).with_context(|| format!("create {}", lock_path.display()))?;
-        lock.lock().with_context(|| format!("lock {}", lock_path.display()))?;
-
-        let stopped = Self { dir: root.join(name) };
-        let key = key(base)?;
-        if fs::read_to_string(stopped.dir.join("key")).is_ok_and(|kept| kept == key) {
-            return Ok(stopped);
-        }
-        if stopped.dir.exists() {
-            fs::remove_dir_all(&stopped.dir)
-                .with_context(|| format!("empty {}", stopped.dir.display()))?;
-        }
-        fs::create_dir_all(&stopped.dir)
-            .with_context(|| format!("create {}", stopped.dir.display()))?;
-        let mut machine = run().with_context(|| format!("make the disk `{name}`"))?;
-        stopped.keep(&mut machine)?;
-        fs::write(stopped.dir.join("key"), key).context("write the disk's key")?;
-        Ok(stopped)
-    }
-
-    fn keep(&self, machine: &mut Machine) -> Result<()> {
-        let facts = guest::boot_facts(machine)?;
-        fs::write(self.dir.join("boot.json"), facts.to_string()).context("keep boot.json")?;
-        // The connection may break before the answer.
-        machine.ssh()?.run("poweroff").map(drop)?;
-        machine.wait_off(SHUT_DOWN)?;
-        fs::rename(machine.disk_file(), self.disk()).context("keep the machine's disk")
+        let key = kept::key(&[base, &artifacts::release("v2")?.slot()], "")?;
+        let dir = kept::folder("stopped", name, &key, |dir| {
+            let machine = run().with_context(|| format!("make the disk `{name}`"))?;
+            keep(dir, machine)
+        })?;
+        Ok(Self { dir })
     }
 }
 
-/// What a kept disk depends on: the disk below it, and release 2.
-fn key(base: &Path) -> Result<String> {
-    let mut hasher = DefaultHasher::new();
-    for path in [base, &artifacts::release("v2")?.slot()] {
-        let meta = fs::metadata(path).with_context(|| format!("look at {}", path.display()))?;
-        (meta.len(), meta.mtime(), meta.mtime_nsec()).hash(&mut hasher);
-    }
-    Ok(format!("{:016x}", hasher.finish()))
+/// Switches the machine off and keeps its disk in `dir`.
+fn keep(dir: &Path, mut machine: Machine) -> Result<()> {
+    let facts = guest::boot_facts(&machine)?;
+    fs::write(dir.join("boot.json"), facts.to_string()).context("keep boot.json")?;
+    // The connection may break before the answer.
+    machine.ssh()?.run("poweroff").map(drop)?;
+    machine.wait_off(SHUT_DOWN)?;
+    fs::rename(machine.disk_file(), dir.join(DISK)).context("keep the machine's disk")
 }

@@ -2,9 +2,7 @@
 //! disk, and each scenario that does not test the boot itself goes on from there in a moment.
 //! The guest's clock stood still meanwhile and is behind, as after a sleep.
 
-use std::fs::{self, File};
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::os::unix::fs::MetadataExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +11,7 @@ use serde_json::json;
 
 use crate::machine::{Machine, Memory, Options, overlay};
 use crate::qmp::Qmp;
-use crate::{accel, artifacts, guest, wait};
+use crate::{accel, artifacts, guest, kept, wait};
 
 const MIGRATE: Duration = Duration::from_secs(60);
 
@@ -48,47 +46,17 @@ impl Template {
         options: Options,
         ready: impl FnOnce(&mut Machine) -> Result<()>,
     ) -> Result<Self> {
-        let root = artifacts::work_dir().join("templates");
-        fs::create_dir_all(&root).with_context(|| format!("create {}", root.display()))?;
-        let lock_path = root.join(format!("{name}.lock"));
-        let lock =
-            File::create(&lock_path).with_context(|| format!("create {}", lock_path.display()))?;
-        lock.lock().with_context(|| format!("lock {}", lock_path.display()))?;
-
-        let dir = root.join(name);
-        let key = key(&options)?;
-        let template = Self { dir: dir.clone(), options };
-        if fs::read_to_string(dir.join("key")).is_ok_and(|kept| kept == key) {
-            return Ok(template);
-        }
-        if dir.exists() {
-            fs::remove_dir_all(&dir).with_context(|| format!("empty {}", dir.display()))?;
-        }
-        fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-        let memory = dir.join("memory");
-        let mut machine = Machine::prepare(template.options.clone())?;
-        machine.launch(&Memory::Kept(memory), &[])?;
-        ready(&mut machine)
-            .with_context(|| format!("make template {name}; {}", machine.serial_tail()))?;
-        template.keep(machine)?;
-        fs::write(dir.join("key"), key).context("write the template's key")?;
-        Ok(template)
-    }
-
-    fn keep(&self, mut machine: Machine) -> Result<()> {
-        let state = self.dir.join("state");
-        let qmp = machine.qmp()?;
-        share_memory(qmp)?;
-        qmp.execute("stop", &json!({}))?;
-        qmp.execute("migrate", &json!({"uri": format!("exec:cat > {}", state.display())}))?;
-        wait_migrated(qmp)?;
-        qmp.execute("quit", &json!({}))?;
-        machine.wait_off(MIGRATE)?;
-        for (from, name) in [(machine.disk_file(), "disk.qcow2"), (machine.vars(), "vars.fd")] {
-            fs::rename(&from, self.dir.join(name))
-                .with_context(|| format!("keep {}", from.display()))?;
-        }
-        Ok(())
+        let qemu = Path::new("/usr/bin/qemu-system-x86_64");
+        let key =
+            kept::key(&[&options.disk, qemu], &format!("{options:?} {:?}", accel::chosen()?))?;
+        let dir = kept::folder("templates", name, &key, |dir| {
+            let mut machine = Machine::prepare(options.clone())?;
+            machine.launch(&Memory::Kept(dir.join("memory")), &[])?;
+            ready(&mut machine)
+                .with_context(|| format!("make template {name}; {}", machine.serial_tail()))?;
+            keep(dir, machine)
+        })?;
+        Ok(Self { dir, options })
     }
 
     /// A machine of its own that goes on where the template stopped.
@@ -135,6 +103,22 @@ impl Template {
     }
 }
 
+/// Stops the machine and keeps it in `dir`.
+fn keep(dir: &Path, mut machine: Machine) -> Result<()> {
+    let state = dir.join("state");
+    let qmp = machine.qmp()?;
+    share_memory(qmp)?;
+    qmp.execute("stop", &json!({}))?;
+    qmp.execute("migrate", &json!({"uri": format!("exec:cat > {}", state.display())}))?;
+    wait_migrated(qmp)?;
+    qmp.execute("quit", &json!({}))?;
+    machine.wait_off(MIGRATE)?;
+    for (from, name) in [(machine.disk_file(), "disk.qcow2"), (machine.vars(), "vars.fd")] {
+        fs::rename(&from, dir.join(name)).with_context(|| format!("keep {}", from.display()))?;
+    }
+    Ok(())
+}
+
 fn share_memory(qmp: &mut Qmp) -> Result<()> {
     let capabilities = json!([{"capability": "x-ignore-shared", "state": true}]);
     qmp.execute("migrate-set-capabilities", &json!({"capabilities": capabilities})).map(drop)
@@ -149,15 +133,4 @@ fn wait_migrated(qmp: &mut Qmp) -> Result<()> {
             _ => Ok(None),
         }
     })
-}
-
-/// What a kept template depends on.
-fn key(options: &Options) -> Result<String> {
-    let mut hasher = DefaultHasher::new();
-    for path in [&options.disk, &PathBuf::from("/usr/bin/qemu-system-x86_64")] {
-        let meta = fs::metadata(path).with_context(|| format!("look at {}", path.display()))?;
-        (meta.len(), meta.mtime(), meta.mtime_nsec()).hash(&mut hasher);
-    }
-    format!("{options:?} {:?}", accel::chosen()?).hash(&mut hasher);
-    Ok(format!("{:016x}", hasher.finish()))
 }

@@ -12,10 +12,11 @@ pub mod watch;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch as channel;
 
+use crate::clock::now_s;
 use crate::engine::install::Progress;
 use crate::failure::Failure;
 use crate::history::{Entry, History};
@@ -124,12 +125,6 @@ fn remove(file: &Path) -> std::io::Result<()> {
 
 fn idle() -> Progress {
     Progress { phase: "idle".into(), ..Progress::default() }
-}
-
-/// The wall clock in seconds since 1970. Only windows and the history look at it.
-#[must_use]
-pub fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Peak resident memory of this process in bytes.

@@ -9,7 +9,8 @@ use os_init::control::Request;
 use partition_layout::boot_state::Event as RecordEvent;
 use partition_layout::record::Record;
 
-use super::{Daemon, now_s};
+use super::Daemon;
+use crate::clock::now_s;
 use crate::engine::install::Report;
 use crate::engine::plan::{Goal, Order, Outcome};
 use crate::failure::{Class, Failure};

@@ -1,7 +1,7 @@
 //! One HTTP request in bounded time.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::combinators::BoxBody;
@@ -18,7 +18,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::error::RegistryError;
 use super::names::Names;
-use crate::clock::utc;
+use crate::clock::{now_s, utc};
 
 /// The body of a request.
 pub type Body = BoxBody<Bytes, std::io::Error>;
@@ -122,7 +122,7 @@ impl Transport {
             Ok(Err(error)) if is_about_time(&error) => Err(format!(
                 "{}: is the clock not set? It says {}; look at the time service",
                 chain(&error),
-                utc(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()))
+                utc(now_s())
             )),
             Ok(Err(error)) => Err(chain(&error)),
             Err(_) => Err(format!("no answer within {} s", limit.as_secs())),

@@ -6,20 +6,12 @@ use std::process::Command;
 use vm_tests::machine::{Machine, Options};
 use vm_tests::{artifacts, guest, registry::Registry};
 
-const CONFIG: &str = "\n[update]\nsource = \"10.0.2.100:5000/bascule/os:stable\"\n\
-                      plain_http = true\npolicy = \"auto\"\ninterval_s = 20\n";
-
 #[test]
 fn the_update_is_found_and_taken_in_the_window() -> anyhow::Result<()> {
     let registry = Registry::start("auto")?;
     registry.publish(&artifacts::release("v2")?)?;
-    let key = std::fs::read_to_string(artifacts::key("ssh.pub")?)?;
-    let config = format!(
-        "hostname = \"auto\"\nssh_keys = [\"{}\"]\n{CONFIG}window = \"{}\"\n",
-        key.trim(),
-        window()?
-    );
-    let disk = artifacts::disk_with(&artifacts::release("v1")?, "auto", &config)?;
+    let policy = format!("policy = \"auto\"\ninterval_s = 20\nwindow = \"{}\"\n", window()?);
+    let disk = artifacts::disk_with(&artifacts::release("v1")?, "auto", &policy)?;
     let mut machine = Machine::start(Options::new("auto", &disk))?;
     machine.route_registry(Some(registry.port()))?;
     guest::wait_back(&mut machine, "", 2, guest::FALL_BACK)?;

@@ -1,6 +1,5 @@
 //! The power goes while an update is applied.
 
-use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -14,8 +13,8 @@ use vm_tests::{artifacts, guest, registry::Registry, wait};
 /// After which part of the layer the registry falls silent and the power is cut, in percent; each
 /// of what is still to come. The last one is all but the end.
 const CUTS: [u64; 3] = [10, 45, 98];
-/// Two looks this far apart that see the same number of bytes: the stream stands still.
-const STILL: Duration = Duration::from_secs(4);
+/// After so many looks in a row that see the same number of bytes the stream stands still.
+const STILL_LOOKS: u32 = 4;
 
 #[test]
 fn cut_during_the_stream_boots_what_ran_and_resumes() -> Result<()> {
@@ -57,12 +56,14 @@ fn cut_during_the_stream_boots_what_ran_and_resumes() -> Result<()> {
 
 /// Waits until the stream is further than `before` and stands still; gives where, in bytes.
 fn wait_still(machine: &Machine, before: u64) -> Result<u64> {
+    let (mut last, mut looks) = (before, 0);
     wait::until("the stream to stand still", guest::APPLY, || {
-        let Some(first) = done_bytes(machine).filter(|done| *done > before) else {
+        let Some(done) = done_bytes(machine).filter(|done| *done > before) else {
             return Ok(None);
         };
-        thread::sleep(STILL);
-        Ok(done_bytes(machine).filter(|second| *second == first))
+        looks = if done == last { looks + 1 } else { 0 };
+        last = done;
+        Ok((looks >= STILL_LOOKS).then_some(done))
     })
 }
 

@@ -20,5 +20,8 @@ fn a_machine_without_containerd_is_reached_and_says_why() -> anyhow::Result<()> 
     assert_eq!((code, kind), (2, Some("not-confirmed")), "{answer}");
     // It has asked the registry, and read and checked the release, to say this.
     assert_eq!(answer.get("release").and_then(Value::as_u64), Some(2), "{answer}");
+    // Five starts, and then no more: each would be a second copy of every service.
+    let starts = machine.serial().matches("start containerd:").count();
+    assert_eq!(starts, 5, "containerd was not left down");
     Ok(())
 }

@@ -1,10 +1,8 @@
 //! A real registry, a small image in it, and the stock tools that publishers use.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use update_manifest::oci::{Descriptor, MEDIA_CONFIG, MEDIA_LAYER, MEDIA_MANIFEST};
 use update_manifest::sign::{SigningKey, describe};
@@ -13,12 +11,9 @@ use updater::registry::Registry;
 
 use super::client;
 
-/// How long a registry may take to answer at first.
-const START: Duration = Duration::from_secs(30);
-
 /// Debian's `docker-registry` on a port of its own, with a folder of its own.
 pub struct Server {
-    child: Child,
+    _registry: fault_proxy::registry::Registry,
     /// `127.0.0.1:PORT`.
     pub authority: String,
     /// A folder for the test's files; removed at the end.
@@ -30,28 +25,8 @@ impl Server {
     pub fn start(name: &str) -> Server {
         let folder = std::env::temp_dir().join(format!("stock-{name}-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let config = folder.join("config.yml");
-        let data = folder.join("data");
-        let text = format!(
-            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: \
-             127.0.0.1:{port}\n",
-            data.display()
-        );
-        fs::write(&config, text).unwrap();
-        let child = Command::new("docker-registry")
-            .arg("serve")
-            .arg(&config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("docker-registry (Debian package docker-registry)");
-        let begun = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(begun.elapsed() < START, "the registry does not answer");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Server { child, authority: format!("127.0.0.1:{port}"), folder }
+        let registry = fault_proxy::registry::Registry::start(&folder);
+        Server { authority: registry.authority.clone(), _registry: registry, folder }
     }
 
     /// Our client.
@@ -89,9 +64,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It has served its purpose; what stays is in a temporary folder.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // What stays is in a temporary folder.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
