@@ -7,8 +7,10 @@
 //! is `osupdated`, [`cli`] is `osupdate`, and [`wire`] is what they say to each other; [`clock`]
 //! writes dates.
 
+#[cfg(feature = "network")]
 pub mod cli;
 pub mod clock;
+#[cfg(feature = "network")]
 pub mod daemon;
 pub mod engine;
 pub mod failure;
@@ -20,4 +22,5 @@ pub mod schedule;
 pub mod self_test;
 pub mod settings;
 pub mod site;
+#[cfg(feature = "network")]
 pub mod wire;

@@ -17,10 +17,14 @@ pub mod devices;
 pub mod direct;
 pub mod file;
 pub mod folders;
+#[cfg(feature = "containerd")]
 pub mod manage;
+#[cfg(feature = "containerd")]
 pub mod probes;
 pub mod resolv;
+#[cfg(feature = "containerd")]
 pub mod runtime;
+#[cfg(feature = "containerd")]
 pub mod serve;
 pub mod spec;
 pub mod status;

@@ -5,6 +5,7 @@
 //! slot; [`checkpoint`] remembers how far the writing came.
 
 pub mod checkpoint;
+#[cfg(feature = "network")]
 pub mod install;
 pub mod plan;
 pub mod slot;

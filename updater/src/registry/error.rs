@@ -21,7 +21,9 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
-    pub(crate) fn cannot_know(what: impl Into<String>) -> RegistryError {
+    /// An answer that says nothing, without a wait that the server asked for.
+    #[must_use]
+    pub fn cannot_know(what: impl Into<String>) -> RegistryError {
         RegistryError::CannotKnow { what: what.into(), retry_after: None }
     }
 }

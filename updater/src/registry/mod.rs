@@ -10,17 +10,25 @@
 //! bounded time; [`session`] adds tokens, redirects and retries; [`pull`] and [`blob`] read; [`signatures`]
 //! finds what may be a signature; [`push`] writes, for the builder.
 
+#[cfg(feature = "network")]
 pub mod blob;
 pub mod error;
 pub mod headers;
+#[cfg(feature = "network")]
 pub mod names;
+#[cfg(feature = "network")]
 pub mod pull;
+#[cfg(feature = "network")]
 pub mod push;
 pub mod reference;
+#[cfg(feature = "network")]
 pub mod session;
+#[cfg(feature = "network")]
 pub mod signatures;
+#[cfg(feature = "network")]
 pub mod transport;
 
 pub use error::RegistryError;
 pub use reference::Reference;
+#[cfg(feature = "network")]
 pub use session::{Access, Registry};

@@ -94,7 +94,7 @@ fn is_registry(text: &str) -> bool {
     let host = text.starts_with('[') || text.contains(['.', ':']) || text == "localhost";
     let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[');
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
-    host && begins && text.chars().all(plain) && text.parse::<hyper::http::uri::Authority>().is_ok()
+    host && begins && text.chars().all(plain) && text.parse::<http::uri::Authority>().is_ok()
 }
 
 fn is_repository(text: &str) -> bool {
