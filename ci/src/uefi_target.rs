@@ -5,6 +5,7 @@
 //! The sysroot is never written: the sources lie in the cache, and cargo is told where.
 
 pub mod archive;
+mod pinned;
 mod stubs;
 
 use std::fs;
@@ -39,6 +40,8 @@ pub fn build_loader(repo: &Path, out: &Path) -> Result<PathBuf> {
 /// # Errors
 /// Loader, payload or stubs cannot be had, or a test fails.
 pub fn test_loader(repo: &Path) -> Result<()> {
+    let stubs = place::target().join("loader/stubs");
+    stubs::ensure(repo, &stubs)?;
     let mut cargo = Command::new("cargo");
     cargo
         .current_dir(repo.join("kernel/loader"))
@@ -46,10 +49,10 @@ pub fn test_loader(repo: &Path) -> Result<()> {
         .arg(place::target().join("loader"))
         .env("BASCULE_LOADER", build(repo, "loader")?)
         .env("BASCULE_PAYLOAD", build(repo, "payload")?)
-        .env("BASCULE_STUBS", stubs::ensure()?)
-        .env("BASCULE_KERNEL", stubs::kernel()?)
-        // One machine at a time: each has a deadline.
-        .args(["--", "--test-threads=1"]);
+        .env("BASCULE_STUBS", stubs)
+        .env("BASCULE_KERNEL", stubs::kernel(repo)?)
+        // As many machines as the smallest host has processors: each has a deadline.
+        .args(["--", "--test-threads=2"]);
     step::run_shown("tests of the loader", &mut cargo)
 }
 

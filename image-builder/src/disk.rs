@@ -25,6 +25,8 @@ use crate::run;
 
 /// Seconds since 1970 that the ESP's files and volume carry: fixed, so that builds repeat.
 const ESP_TIME: &str = "1735689600";
+/// Leads firmware that ended up in its shell to the loader.
+const STARTUP: &str = include_str!("../../kernel/startup.nsh");
 
 /// What the image is written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,7 +211,10 @@ fn make_esp(recipe: &Recipe, seed: &[u8; 32], path: &Path) -> Result<()> {
     for folder in ["::/EFI", "::/EFI/BOOT", "::/EFI/bascule", "::/bascule"] {
         run::quiet(mtool("mmd", path).arg(folder), "mtools")?;
     }
+    let startup = path.with_extension("startup-part");
+    fs::write(&startup, STARTUP).with_context(|| format!("write {}", startup.display()))?;
     let mut files = vec![
+        (startup.clone(), "::/startup.nsh"),
         (recipe.release.join("loader.efi"), "::/EFI/BOOT/BOOTX64.EFI"),
         (recipe.release.join("recovery.efi"), "::/EFI/bascule/recovery.efi"),
     ];
@@ -220,7 +225,7 @@ fn make_esp(recipe: &Recipe, seed: &[u8; 32], path: &Path) -> Result<()> {
         }
         run::quiet(mtool("mcopy", path).arg(&from).arg(to), "mtools")?;
     }
-    Ok(())
+    remove(&startup)
 }
 
 /// An mtools command on the image `path`, with fixed times.

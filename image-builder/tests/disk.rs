@@ -181,7 +181,7 @@ fn check_esp(disk: &Path, (at, size): (u64, u64), sector_size: u32, esp: &Path) 
         .unwrap_or_else(|| panic!("{text}"));
     assert!(clusters >= 65_525, "FAT32 in name only: {clusters} clusters");
     let listed = said(Command::new("mdir").arg("-/").arg("-b").arg("-i").arg(esp));
-    for name in ["BOOTX64.EFI", "recovery.efi", "config.toml"] {
+    for name in ["BOOTX64.EFI", "recovery.efi", "config.toml", "startup.nsh"] {
         assert!(listed.contains(name), "{name} is not on the ESP: {listed}");
     }
 }

@@ -103,7 +103,10 @@ fn private_apt(work: &Path) -> Result<PathBuf> {
 }
 
 /// The archives this machine's apt takes Debian's main suites from.
-fn sites() -> Result<Vec<String>> {
+///
+/// # Errors
+/// apt knows none.
+pub fn sites() -> Result<Vec<String>> {
     let format = "$(IDENTIFIER)|$(LABEL)|$(SITE)";
     let text = step::output(Command::new("apt-get").args(["indextargets", "--format", format]))?;
     let mut sites: Vec<String> = text

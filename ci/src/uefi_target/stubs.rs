@@ -1,5 +1,9 @@
 //! What tests of the loader start: a kernel, and the stubs in front of it, from the oldest that
 //! anybody may still build an image with, over the one we ship, to the newest there is.
+//!
+//! All are pinned. What we ship is in the image builder's lock, the rest in the tests' own. Debian
+//! keeps only the newest version of a suite: where a pinned one is gone, the archive's successor
+//! is taken, by the archive's signature, and a line says so.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,14 +11,20 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::archive::{self, Wanted};
+use super::pinned::{self, Pinned};
 use crate::place;
 
-/// Name in the folder, upstream version, suites.
-const STUBS: &[(&str, &str, &[&str])] = &[
-    ("252", "252", &["bookworm"]),
-    ("254", "254", &["bookworm-backports"]),
-    ("257", "257", &["trixie"]),
-    ("newest", "", &["testing"]),
+const IMAGE_LOCK: &str = "image-builder/specs/cloud.lock";
+const TEST_LOCK: &str = "kernel/loader/tests/stubs.lock";
+const PACKAGE: &str = "systemd-boot-efi";
+const STUB: &str = "usr/lib/systemd/boot/efi/linuxx64.efi.stub";
+
+/// Name in the folder, lock, suite, beginning of the version.
+const STUBS: &[(&str, &str, &str, &str)] = &[
+    ("252", TEST_LOCK, "bookworm", "252"),
+    ("254", TEST_LOCK, "bookworm-backports", "254"),
+    ("shipped", IMAGE_LOCK, "trixie", "257"),
+    ("newest", TEST_LOCK, "testing", ""),
 ];
 const KERNEL: Wanted = Wanted {
     package: "linux-image-cloud-amd64",
@@ -22,75 +32,63 @@ const KERNEL: Wanted = Wanted {
     suites: &["trixie"],
     leads_to: Some("linux-image-"),
 };
-const PATH: &str = "usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 
-/// A folder with each stub as `<name>.efi`, downloaded once.
+/// Puts each stub into the folder `out` as `<name>.efi`.
 ///
 /// # Errors
-/// The archive has none of that version any more, or cannot be reached.
-pub fn ensure() -> Result<PathBuf> {
-    let folder = place::cache().join("stubs");
-    fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-    for &(name, upstream, suites) in STUBS {
-        let stub = folder.join(format!("{name}.efi"));
-        if !stub.is_file() {
-            let wanted = Wanted { package: "systemd-boot-efi", upstream, suites, leads_to: None };
-            take(&wanted, &folder.join(name), &stub)?;
-        }
+/// Neither a pinned package nor its successor can be had.
+pub fn ensure(repo: &Path, out: &Path) -> Result<()> {
+    fs::create_dir_all(out).with_context(|| format!("create {}", out.display()))?;
+    for &(name, lock, suite, upstream) in STUBS {
+        let found = pinned::read(&repo.join(lock))?
+            .into_iter()
+            .find(|it| it.name == PACKAGE && it.suite.starts_with(suite))
+            .with_context(|| format!("{lock} has no {PACKAGE} of {suite}"))?;
+        let wanted = Wanted { package: PACKAGE, upstream, suites: &[suite], leads_to: None };
+        let stub = obtain(&found, &wanted, lock)?.join(STUB);
+        fs::copy(&stub, out.join(format!("{name}.efi")))
+            .with_context(|| format!("copy {}", stub.display()))?;
     }
-    Ok(folder)
+    Ok(())
 }
 
-fn take(wanted: &Wanted, unpacked: &Path, stub: &Path) -> Result<()> {
-    if unpacked.exists() {
-        fs::remove_dir_all(unpacked).with_context(|| format!("remove {}", unpacked.display()))?;
-    }
-    if !archive::fetch(wanted, unpacked)? {
-        bail!(
-            "{} has no {} {}: state another version in ci/src/uefi_target/stubs.rs",
-            wanted.suites.join(", "),
-            wanted.package,
-            wanted.upstream
-        );
-    }
-    let found = unpacked.join(PATH);
-    fs::rename(&found, stub)
-        .with_context(|| format!("move {} to {}", found.display(), stub.display()))?;
-    fs::remove_dir_all(unpacked).with_context(|| format!("remove {}", unpacked.display()))
-}
-
-/// The kernel, downloaded once.
+/// The kernel that images are built with.
 ///
 /// # Errors
-/// The archive has none of that version any more, or cannot be reached.
-pub fn kernel() -> Result<PathBuf> {
-    let unpacked = place::cache().join("test-kernel");
-    if let Some(kernel) = kernel_in(&unpacked)? {
-        return Ok(kernel);
-    }
-    if !archive::fetch(&KERNEL, &unpacked)? {
-        bail!(
-            "{} has no {} {}: state another version in ci/src/uefi_target/stubs.rs",
-            KERNEL.suites.join(", "),
-            KERNEL.package,
-            KERNEL.upstream
-        );
-    }
-    kernel_in(&unpacked)?.with_context(|| format!("find a kernel in {}", unpacked.display()))
-}
-
-fn kernel_in(unpacked: &Path) -> Result<Option<PathBuf>> {
-    let boot = unpacked.join("boot");
-    if !boot.is_dir() {
-        return Ok(None);
-    }
+/// Neither the pinned package nor its successor can be had, or it holds no kernel.
+pub fn kernel(repo: &Path) -> Result<PathBuf> {
+    let found = pinned::read(&repo.join(IMAGE_LOCK))?
+        .into_iter()
+        .find(|it| it.name.starts_with("linux-image-") && it.name != KERNEL.package)
+        .with_context(|| format!("{IMAGE_LOCK} has no kernel"))?;
+    let boot = obtain(&found, &KERNEL, IMAGE_LOCK)?.join("boot");
     let entries = fs::read_dir(&boot).with_context(|| format!("list {}", boot.display()))?;
     for entry in entries {
         let path = entry.with_context(|| format!("list {}", boot.display()))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.starts_with("vmlinuz") {
-            return Ok(Some(path));
+            return Ok(path);
         }
     }
-    Ok(None)
+    bail!("no kernel in {}", boot.display())
+}
+
+/// A folder with the files of the pinned package, else of its successor in the archive.
+fn obtain(pinned: &Pinned, wanted: &Wanted, lock: &str) -> Result<PathBuf> {
+    let gone = match pinned.unpacked() {
+        Ok(folder) => return Ok(folder),
+        Err(error) => error,
+    };
+    let suites = wanted.suites.join("+");
+    println!(
+        "{} {} of {lock} cannot be had ({gone:#}); its successor in {suites} is taken, refresh \
+         the lock",
+        pinned.name, pinned.version
+    );
+    let name = format!("{suites}-{}-{}", wanted.package, wanted.upstream);
+    let folder = place::cache().join("unpacked").join(name);
+    if !folder.is_dir() && !archive::fetch(wanted, &folder)? {
+        bail!("{suites} has no {} {} any more: change {lock}", wanted.package, wanted.upstream);
+    }
+    Ok(folder)
 }

@@ -19,16 +19,23 @@ fn panic(info: &core::panic::PanicInfo) -> ! {
 }
 
 #[cfg(target_os = "uefi")]
+mod dead_entries;
+
+#[cfg(target_os = "uefi")]
 mod payload {
     use alloc::string::String;
     use alloc::vec::Vec;
 
+    use uefi::fs::FileSystem;
     use uefi::proto::BootPolicy;
     use uefi::proto::device_path::DevicePath;
     use uefi::proto::device_path::build::{self, DevicePathBuilder};
     use uefi::proto::loaded_image::LoadedImage;
+    use uefi::proto::media::fs::SimpleFileSystem;
     use uefi::runtime::{self, ResetType, VariableVendor};
     use uefi::{CStr16, Guid, Status, boot, cstr16, guid, println};
+
+    use crate::dead_entries;
 
     /// What the loader tells os-init.
     const BOOT_NAME: &CStr16 = cstr16!("BasculeBoot");
@@ -50,9 +57,14 @@ mod payload {
         println!("payload: stub={}", text(cstr16!("StubInfo"), STUB_VENDOR));
         let told = variable(BOOT_NAME, BOOT_VENDOR);
         println!("payload: boot={}", hex(&told));
+        if options.split_whitespace().any(|word| word == "entries=dead") {
+            let left = dead_entries::leave();
+            println!("payload: entries left, {left:?}");
+        }
         let end = options.split_whitespace().find_map(|word| word.strip_prefix("end="));
         println!("payload: end={}", end.unwrap_or("off"));
         match end {
+            Some("stub-of-no-device") => start_stub_of_no_device(),
             Some("return") => Status::LOAD_ERROR,
             Some("reset") => runtime::reset(ResetType::COLD, Status::SUCCESS, None),
             Some("hang") => loop {
@@ -85,6 +97,22 @@ mod payload {
             boot_policy: BootPolicy::ExactMatch,
         };
         boot::load_image(boot::image_handle(), source).ok()
+    }
+
+    /// Starts a stub as a loader would that reads it into memory and gives it no device path.
+    /// It finds the device it came from empty.
+    fn start_stub_of_no_device() -> Status {
+        let systems = boot::find_handles::<SimpleFileSystem>().unwrap_or_default();
+        let bytes = systems.into_iter().find_map(|handle| {
+            let system = boot::open_protocol_exclusive::<SimpleFileSystem>(handle).ok()?;
+            FileSystem::new(system).read(cstr16!("\\EFI\\test\\inner.efi")).ok()
+        });
+        let Some(buffer) = bytes else { return Status::NOT_FOUND };
+        let source = boot::LoadImageSource::FromBuffer { buffer: &buffer, file_path: None };
+        match boot::load_image(boot::image_handle(), source).and_then(boot::start_image) {
+            Ok(()) => Status::SUCCESS,
+            Err(error) => error.status(),
+        }
     }
 
     /// Starts a program with load options, as a boot entry with options would.

@@ -7,8 +7,9 @@ use super::console::{self, say};
 
 /// The key to hold.
 const KEY: u8 = b'b';
-/// How long the key is looked for, in milliseconds; nobody notices it.
-const LOOK_MS: usize = 50;
+/// How long the key is looked for, in milliseconds: three repeats of a held key, and nobody
+/// notices it.
+const LOOK_MS: usize = 100;
 /// How long an answer is waited for, in milliseconds, before the rules decide.
 const ANSWER_MS: usize = 60_000;
 

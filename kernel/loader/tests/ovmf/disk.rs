@@ -25,6 +25,8 @@ const ESP_BYTES: u64 = 288 * MIB;
 const RECORD_BYTES: u64 = 16 * MIB;
 const SLOT_BYTES: u64 = 320 * MIB;
 const DISK_BYTES: u64 = 1024 * MIB;
+/// What the image builder puts on an ESP for firmware that ends up in its shell.
+const STARTUP: &[u8] = include_bytes!("../../../startup.nsh");
 /// Where the kernel image is in a slot: behind an empty root and an empty tree.
 const UKI_AT: u64 = 2 * BLOCK;
 
@@ -130,6 +132,7 @@ impl Contents<'_> {
                 vec![("EFI/BOOT/BOOTX64.EFI", first), ("EFI/test/loader.efi", loader.as_slice())]
             }
         };
+        files.push(("startup.nsh", STARTUP));
         files.extend(self.recovery.map(|bytes| ("EFI/bascule/recovery.efi", bytes)));
         files.extend(self.beside);
         for (name, bytes) in files {
@@ -137,13 +140,17 @@ impl Contents<'_> {
         }
         let bytes = fs::read(&esp).expect("read the ESP");
         let start = image.start(guid::ESP);
-        for (index, piece) in bytes.chunks(MIB as usize).enumerate() {
-            if piece.iter().any(|&byte| byte != 0) {
-                let at = start + index as u64 * MIB;
-                image.file.write_all_at(piece, at).expect("write the ESP");
-            }
-        }
+        write_sparse(&image.file, start, &bytes);
         fs::remove_file(esp).expect("remove the ESP's own file");
+    }
+}
+
+/// Writes what is not zero; the file is new, and zero where nothing was written.
+fn write_sparse(file: &File, at: u64, bytes: &[u8]) {
+    for (index, piece) in bytes.chunks(MIB as usize).enumerate() {
+        if piece.iter().any(|&byte| byte != 0) {
+            file.write_all_at(piece, at + index as u64 * MIB).expect("write to the disk");
+        }
     }
 }
 
@@ -151,8 +158,8 @@ fn put_file(esp: &Path, folder: &Path, name: &str, bytes: &[u8]) {
     let own = folder.join("file");
     fs::write(&own, bytes).expect("write a file of the ESP");
     let mut parent = String::from("::");
-    let (folders, _) = name.rsplit_once('/').expect("a file lies in a folder");
-    for part in folders.split('/') {
+    let folders = name.rsplit_once('/').map_or("", |(folders, _)| folders);
+    for part in folders.split('/').filter(|part| !part.is_empty()) {
         parent.push('/');
         parent.push_str(part);
         let mut mmd = Command::new("mmd");
@@ -191,6 +198,13 @@ impl Image {
         format!("{}@@{}", self.path.display(), self.start(guid::ESP))
     }
 
+    /// Hash of the whole ESP.
+    pub fn esp_sha256(&self) -> [u8; 32] {
+        let mut esp = vec![0; usize::try_from(ESP_BYTES).expect("a small partition")];
+        self.file.read_exact_at(&mut esp, self.start(guid::ESP)).expect("read the ESP");
+        Sha256::digest(&esp).into()
+    }
+
     fn write_slots(&mut self, contents: &Contents) {
         for (slot, kernel) in Slot::ALL.into_iter().zip(contents.slots) {
             let Some(kernel) = kernel else { continue };
@@ -213,7 +227,7 @@ impl Image {
             };
             let at = self.start(kind(slot));
             self.write(at, &Header { trailer_at }.encode()).expect("write a header");
-            self.write(at + UKI_AT, kernel).expect("write a kernel image");
+            write_sparse(&self.file, at + UKI_AT, kernel);
             self.write(at + trailer_at, &trailer.encode()).expect("write a trailer");
         }
     }

@@ -10,6 +10,10 @@ use std::time::{Duration, Instant};
 const FIRMWARE: &str = "/usr/share/OVMF";
 /// A start takes seconds, with a large image some tens, on a machine that is busy minutes.
 const DEADLINE: Duration = Duration::from_secs(300);
+/// Between two looks at the serial line.
+const POLL: Duration = Duration::from_millis(100);
+/// A keyboard repeats a held key some thirty times a second.
+const KEY_REPEAT: Duration = Duration::from_millis(30);
 /// The key that brings up the question.
 const HELD_KEY: u8 = b'b';
 
@@ -38,8 +42,13 @@ pub struct Machine {
     pub more: Vec<String>,
     /// The answer to the question that holding the key brings up; `None` holds no key.
     pub answer: Option<u8>,
-    /// Time passes at once while the processor idles: a watchdog's minutes take no time.
+    /// Time passes at once while the processor idles, and fast while it does not: a watchdog's
+    /// minutes take seconds, also where a stub waits busily.
     pub hasty: bool,
+    /// The firmware finds its variables as the last machine on this disk left them.
+    pub keeps_variables: bool,
+    /// The disk is not plugged in.
+    pub without_disk: bool,
     /// A second disk with the same content, from which the machine does not start.
     pub clone: Option<PathBuf>,
 }
@@ -56,6 +65,8 @@ impl Default for Machine {
             more: Vec::new(),
             answer: None,
             hasty: false,
+            keeps_variables: false,
+            without_disk: false,
             clone: None,
         }
     }
@@ -74,7 +85,7 @@ impl Machine {
         let mut keyboard = qemu.0.stdin.take().expect("the serial line's input");
         let begun = Instant::now();
         loop {
-            thread::sleep(Duration::from_millis(100));
+            thread::sleep(if self.answer.is_some() { KEY_REPEAT } else { POLL });
             let text = plain(&fs::read(&log).expect("read the serial log"));
             if let Some(key) = self.answer {
                 let asked = text.contains("start by hand");
@@ -96,16 +107,23 @@ impl Machine {
         } else {
             ("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd")
         };
-        // New variables each time: the loader may rely on none.
         let own_vars = folder.join("vars.fd");
-        fs::copy(Path::new(FIRMWARE).join(vars), &own_vars).expect("copy the firmware's variables");
-        let smm = if self.secure_boot { ",smm=on" } else { "" };
+        if !self.keeps_variables {
+            // New variables each time: the loader may rely on none.
+            fs::copy(Path::new(FIRMWARE).join(vars), &own_vars)
+                .expect("copy the firmware's variables");
+        }
+        // Without the mode that owns it, the flash must be open to everybody, or nothing is kept.
+        let (smm, secure) = if self.secure_boot {
+            (",smm=on", ["-global", "driver=cfi.pflash01,property=secure,value=on"].as_slice())
+        } else {
+            ("", [].as_slice())
+        };
         let low = self.low_mib.map(|mib| format!(",max-ram-below-4g={mib}M")).unwrap_or_default();
         let mut qemu = Command::new("qemu-system-x86_64");
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-net", "none"])
             .args(["-cpu", "max", "-machine", &format!("q35{smm}{low}")])
             .args(["-m", &format!("{}M", self.memory_mib)])
-            .args(["-global", "driver=cfi.pflash01,property=secure,value=on"])
             .arg("-drive")
             .arg(format!("if=pflash,unit=0,format=raw,readonly=on,file={FIRMWARE}/{code}"))
             .arg("-drive")
@@ -114,12 +132,13 @@ impl Machine {
             .arg(format!("stdio,id=serial,signal=off,logfile={}", log.display()))
             .args(["-serial", "chardev:serial"])
             .args(self.disk_words(disk))
+            .args(secure)
             .args(&self.more)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::inherit());
         qemu.args(if self.hasty {
-            ["-accel", "tcg,thread=single", "-icount", "shift=5,sleep=off"].as_slice()
+            ["-accel", "tcg,thread=single", "-icount", "shift=8,sleep=off"].as_slice()
         } else {
             ["-accel", "tcg,thread=multi"].as_slice()
         });
@@ -127,6 +146,9 @@ impl Machine {
     }
 
     fn disk_words(&self, disk: &Path) -> Vec<String> {
+        if self.without_disk {
+            return Vec::new();
+        }
         let read_only = if self.read_only { ",readonly=on" } else { "" };
         let drive = format!(
             "if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file={}{read_only}",

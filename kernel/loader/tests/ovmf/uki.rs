@@ -1,7 +1,7 @@
 //! Kernel images for tests: a real stub around a payload that says how it was started.
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,14 +10,17 @@ const SNAKEOIL_KEY: &str = "/usr/share/ovmf/PkKek-1-snakeoil.key";
 const SNAKEOIL_CERT: &str = "/usr/share/ovmf/PkKek-1-snakeoil.pem";
 
 /// The stub of the release that images are built with.
-pub const SHIPPED_STUB: &str = "257";
+pub const SHIPPED_STUB: &str = "shipped";
+/// A stub whose kernel may come back. That of 257 then gives back the initrd's memory with its
+/// size in bytes where a number of pages belongs, and much of the firmware's own with it.
+pub const COMES_BACK: &str = "254";
 
 /// What goes into a kernel image.
 pub struct Uki<'a> {
     pub stub: &'a str,
     pub cmdline: &'a str,
     /// Bytes of an initrd of zeros, to make it as large as a test wants.
-    pub initrd_bytes: usize,
+    pub initrd_bytes: u64,
     pub signed: bool,
     pub kernel: Kernel<'a>,
 }
@@ -52,12 +55,16 @@ impl Uki<'_> {
             fs::write(&path, bytes).expect("write a part of an image");
             path
         };
+        let initrd = folder.join("initrd");
+        File::create(&initrd)
+            .and_then(|file| file.set_len(self.initrd_bytes))
+            .expect("make an initrd of zeros");
         let payload = fs::read(given("BASCULE_PAYLOAD")).expect("read the payload");
         let release = b"ID=bascule\nVERSION_ID=1\n";
         let mut parts = vec![
             (".osrel", part("osrel", release)),
             (".cmdline", part("cmdline", self.cmdline.as_bytes())),
-            (".initrd", part("initrd", &vec![0; self.initrd_bytes])),
+            (".initrd", initrd),
         ];
         match self.kernel {
             Kernel::Payload => parts.push((".linux", part("linux", &payload))),
