@@ -6,7 +6,8 @@
 //! A returned record must be durable before the caller acts on it.
 //!
 //! # Invariants
-//! - A slot is disarmed only while the other one runs and was confirmed in this boot.
+//! - A slot that is a way back is disarmed only while the other one runs and was confirmed in this
+//!   boot ([`may_overwrite`]).
 //! - A trial starts only with its try already taken off; tries and refunds together only fall, and
 //!   nothing but [`Event::Arm`] and [`Event::Rollback`] raises them.
 //! - A fault ranks a slot and never erases it.
@@ -327,13 +328,27 @@ fn condemn(next: &mut Record, running: Slot, cause: Cause) -> Action {
     }
 }
 
-fn disarm(next: &mut Record, running: Slot) -> Result<Action, Refused> {
-    if next.trial == Some(running) {
+/// Whether the slot that does not run may be overwritten now.
+///
+/// Until the running slot is confirmed in this boot, the other may be the only way back. It is none
+/// where it holds no whole image, or where evidence stands against both: a machine that stays up
+/// degraded must be mendable by the next release.
+///
+/// # Errors
+/// [`Refused::OnTrial`] or [`Refused::NotConfirmed`].
+pub fn may_overwrite(record: &Record, running: Slot) -> Result<(), Refused> {
+    if record.trial == Some(running) {
         return Err(Refused::OnTrial);
     }
-    if next.default != running || !next.confirmed_this_boot {
-        return Err(Refused::NotConfirmed);
-    }
+    let is_confirmed = record.default == running && record.confirmed_this_boot;
+    let other = record.slot(running.other());
+    let both_failed = [record.slot(running), other].iter().all(|it| it.fault == Fault::Evidence);
+    let way_back = other.content == Content::Sealed && !both_failed;
+    if way_back && !is_confirmed { Err(Refused::NotConfirmed) } else { Ok(()) }
+}
+
+fn disarm(next: &mut Record, running: Slot) -> Result<Action, Refused> {
+    may_overwrite(next, running)?;
     next.end_trial();
     *next.slot_mut(running.other()) = SlotRecord { content: Content::Writing, ..SlotRecord::EMPTY };
     Ok(Action::None)

@@ -3,7 +3,7 @@
 
 use partition_layout::boot_state::{
     Action, Blame, Choice, Event, ImageFacts, LoaderPlan, Reason, Refused, Start, Step, factory,
-    holds, step,
+    holds, may_overwrite, step,
 };
 use partition_layout::record::{Cause, Content, Fault, Record, Stage, Target};
 use partition_layout::slot::Slot::{self, A, B};
@@ -291,7 +291,7 @@ fn clean_stops_refund_at_most_eight_tries_and_once_a_boot() {
 }
 
 #[test]
-fn only_a_slot_confirmed_in_this_boot_disarms_the_other() {
+fn only_a_slot_confirmed_in_this_boot_disarms_a_way_back() {
     let next_boot = boot(&updated()).1;
     assert_eq!(refused(&next_boot, B, Event::Disarm), Refused::NotConfirmed);
     assert_eq!(refused(&boot(&armed()).1, B, Event::Disarm), Refused::OnTrial);
@@ -307,6 +307,27 @@ fn only_a_slot_confirmed_in_this_boot_disarms_the_other() {
     // With the loader's own nonce it is the same boot.
     let again = done(&stale, B, Event::Started { nonce: [7; 16], watchdog: 0 });
     assert!(done(&again, B, Event::Disarm).slot(A).content == Content::Writing);
+}
+
+#[test]
+fn what_is_no_way_back_may_be_overwritten_by_a_machine_that_cannot_confirm() {
+    // A fresh machine whose gate has failed: nothing is in the other slot.
+    let failed = Event::GateFailed { blame: Blame::Slot };
+    let alone = done(&boot(&factory([1; 16], facts(1))).1, A, failed);
+    assert_eq!(may_overwrite(&alone, A), Ok(()));
+    let armed = all(&alone, A, &[Event::Disarm, Event::Seal(facts(2)), Event::Arm]);
+    assert_eq!((armed.trial, armed.default), (Some(B), A));
+    // With something in it, it may be what works.
+    let sealed = all(&alone, A, &[Event::Disarm, Event::Seal(facts(2))]);
+    assert_eq!(refused(&sealed, A, Event::Disarm), Refused::NotConfirmed);
+    // Both have failed: the one that runs can be logged into, the other cannot do better.
+    let spent = done(&boot(&armed).1, B, failed);
+    let back = done(&boot(&spent).1, A, failed);
+    assert_eq!(back.slot(B).fault, Fault::Evidence);
+    assert_eq!(done(&back, A, Event::Disarm).slot(B).content, Content::Writing);
+    // Of the state partition's fault nothing follows for the other slot.
+    let confirmed = all(&boot(&updated()).1, B, &[Event::GateFailed { blame: Blame::State }]);
+    assert_eq!(refused(&confirmed, B, Event::Disarm), Refused::NotConfirmed);
 }
 
 #[test]
@@ -458,7 +479,11 @@ proptest! {
                 prop_assert_eq!(holds(&record, &record.slot(running.other()).digest), None);
             }
             if event == Event::Disarm {
-                prop_assert!(record.confirmed_this_boot && record.trial != Some(running));
+                prop_assert!(record.trial != Some(running));
+                let [own, other] = [running, running.other()].map(|slot| *record.slot(slot));
+                let both_failed = own.fault == Fault::Evidence && other.fault == Fault::Evidence;
+                let way_back = other.content == Content::Sealed && !both_failed;
+                prop_assert!(record.confirmed_this_boot || !way_back);
             }
             let again = Record::decode(&next.encode()).unwrap();
             prop_assert_eq!(again.encode(), next.encode());

@@ -1,6 +1,6 @@
 //! Whether a verified release may be installed on this machine. Pure rules.
 
-use partition_layout::boot_state::holds;
+use partition_layout::boot_state::{Refused, holds, may_overwrite};
 use partition_layout::labels::KIND_OS;
 use partition_layout::record::{Content, Record};
 use partition_layout::slot::Slot;
@@ -63,7 +63,7 @@ pub enum Decision {
 ///
 /// # Errors
 /// A refusal with its fixed word: `kind`, `product`, `arch`, `requires`, `min-from`, `older`,
-/// `secver`, `too-large`, `quarantined`, `on-trial`, `not-confirmed`.
+/// `secver`, `too-large`, `quarantined`.
 pub fn judge(
     release: &Release,
     digest: Digest,
@@ -114,21 +114,26 @@ pub fn judge(
             ),
         ));
     }
-    if record.trial == Some(machine.running) {
-        return Err(Failure::refused(
+    Ok(if is_there { Decision::Sealed } else { Decision::Install })
+}
+
+/// Whether this machine may write and arm the other slot now.
+///
+/// # Errors
+/// A refusal that is not about any release: `on-trial`, `not-confirmed`.
+pub fn may_write(machine: &Machine, record: &Record) -> Result<(), Failure> {
+    may_overwrite(record, machine.running).map_err(|refused| match refused {
+        Refused::OnTrial => Failure::refused(
             "on-trial",
             "the running release is on trial; wait for the health gate (`osupdate status`), or \
              `osupdate rollback`",
-        ));
-    }
-    if record.default != machine.running || !record.confirmed_this_boot {
-        return Err(Failure::refused(
+        ),
+        _ => Failure::refused(
             "not-confirmed",
             "the running release is not confirmed in this boot, and the other slot may be the \
              only way back; wait for the health gate (`osupdate status`)",
-        ));
-    }
-    Ok(if is_there { Decision::Sealed } else { Decision::Install })
+        ),
+    })
 }
 
 /// Whether the image is for this kind of machine at all.

@@ -106,7 +106,7 @@ pub fn key(name: &str) -> Result<PathBuf> {
 /// # Errors
 /// It is not there; the message names the command.
 pub fn host_program(name: &str) -> Result<PathBuf> {
-    let path = target_dir().join("release").join(name);
+    let path = target_dir().join("debug").join(name);
     if !path.exists() {
         bail!("{} is missing: run `cargo xtask images`", path.display());
     }

@@ -22,7 +22,7 @@ use update_manifest::digest::Digest;
 use update_manifest::release::Release;
 
 use crate::failure::{Class, Failure};
-use crate::policy::{Decision, Leave, Machine, judge};
+use crate::policy::{Decision, Leave, Machine, judge, may_write};
 
 /// Interruptions in a row without a new frame, after which the download is given up.
 const INTERRUPTIONS_MAX: u32 = 8;
@@ -319,6 +319,9 @@ impl Plan {
             (Decision::Sealed, Goal::Arm) => Next::Inspect,
             (Decision::Install, Goal::Seal | Goal::Arm) => Next::Disarm,
         };
+        if let Err(failure) = may_write(&self.machine, record) {
+            return self.finish(Err(failure));
+        }
         match (is_held, next) {
             (true, next) => self.go(Stage::Forcing(next), Action::Force(facts.digest)),
             (false, Next::Inspect) => self.go(Stage::Inspecting, Action::Inspect),

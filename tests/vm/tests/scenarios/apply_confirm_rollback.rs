@@ -1,5 +1,5 @@
-//! Apply, reboot, confirm; roll back by hand; go forward again. FW-7: through all of it the EFI
-//! system partition stays as it was made.
+//! Apply, reboot, confirm; roll back by hand; go forward again. FW-7: through five
+//! updates and a rollback the EFI system partition stays as it was made.
 
 use partition_layout::layout;
 use vm_tests::disk::{self, Extent};
@@ -34,6 +34,13 @@ fn an_update_is_kept_and_can_be_left_and_taken_again() -> anyhow::Result<()> {
     let (code, answer) = guest::osupdate(&machine, "apply --force", guest::APPLY)?;
     assert_eq!(code, 0, "{answer}");
     assert_eq!(guest::reboot_confirmed(&mut machine)?, (2, "b".to_owned()));
+
+    // Three more, to five: each is written whole and armed.
+    for name in ["unhealthy", "panic", "hang"] {
+        registry.publish(&artifacts::release(name)?)?;
+        let (code, answer) = guest::osupdate(&machine, "apply", guest::APPLY)?;
+        assert_eq!(code, 0, "{answer}");
+    }
 
     machine.power_cut()?;
     let made = disk::read(&artifacts::release("v1")?.disk(), ESP)?;
