@@ -79,11 +79,11 @@ pub fn releases() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// `image-builder` and what else runs on the host, optimised: it hashes and compresses a lot.
+/// `image-builder` and what else runs on the host. Cargo.toml says which of it is optimised.
 pub fn host_programs() -> Result<()> {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(place::root());
-    cargo.args(["build", "--release", "--locked", "-p", "image-builder", "--target-dir"]);
+    cargo.args(["build", "--locked", "-p", "image-builder", "--target-dir"]);
     step::run("image-builder", cargo.arg(place::target()))
 }
 
@@ -158,7 +158,7 @@ fn release(name: &str, loader: &Path, config: &Path) -> Result<()> {
     let root = place::root();
     let spec = root.join("tests/images").join(format!("{name}.toml"));
     let out = place::images().join(name);
-    let builder = place::target().join("release/image-builder");
+    let builder = place::target().join("debug/image-builder");
     let stamp_file = out.join("inputs.sha256");
     let mut inputs = Inputs::default().word(DISK_SIZE).word(ZSTD_LEVEL).path(&spec)?;
     for path in [
