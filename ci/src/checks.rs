@@ -7,12 +7,10 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{images, place, setup, step, tools, uefi_target};
+use crate::{images, parallel, place, setup, step, tools, uefi_target};
 
 /// Seconds of fuzzing per target: a smoke test that each starts, and that nothing shallow is
 /// broken. Long runs are a job of their own.
@@ -177,26 +175,7 @@ fn fuzz() -> Result<()> {
     }
     names.sort();
     println!("\n== fuzz smoke, {FUZZ_SECONDS} s each");
-    fuzz_all(&names, &folder, &target_dir)
-}
-
-/// Runs each target for a moment, as many at a time as there are processors.
-fn fuzz_all(names: &[String], folder: &Path, target_dir: &Path) -> Result<()> {
-    let workers = thread::available_parallelism().map_or(1, usize::from);
-    let next = AtomicUsize::new(0);
-    let work = || -> Result<()> {
-        while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
-            fuzz_one(name, folder, target_dir)?;
-        }
-        Ok(())
-    };
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| match worker.join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        })
-    })
+    parallel::each(&names, |name| fuzz_one(name, &folder, &target_dir))
 }
 
 fn fuzz_one(name: &str, folder: &Path, target_dir: &Path) -> Result<()> {

@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::stamp::{self, Inputs};
-use crate::{keys, place, setup, step, uefi_target};
+use crate::{keys, parallel, place, setup, step, uefi_target};
 
 const DEVICE_TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Big enough for ESP, record, two slots and a state partition of some GiB; sparse.
@@ -58,10 +58,10 @@ pub fn build(names: &[String]) -> Result<()> {
     device_programs()?;
     let loader = uefi_target::build_loader(&place::root(), &place::images().join("loader"))?;
     let config = test_config()?;
-    for name in names {
-        release(name, &loader, &config)?;
-    }
-    Ok(())
+    // The first alone: it downloads what all of them need.
+    let Some((first, others)) = names.split_first() else { return Ok(()) };
+    release(first, &loader, &config)?;
+    parallel::each(others, |name| release(name, &loader, &config))
 }
 
 /// Names of the releases: the files of `tests/images`.

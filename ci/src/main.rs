@@ -8,6 +8,7 @@ mod demo;
 mod images;
 mod keys;
 mod packages;
+mod parallel;
 mod place;
 mod setup;
 mod stamp;

@@ -4,12 +4,13 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::place;
 
@@ -106,6 +107,9 @@ fn forward(stream: Option<impl Read + Send + 'static>, sender: mpsc::Sender<Stri
     });
 }
 
+/// The spinners of all steps that run now.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
 /// A spinner on a terminal, plain lines elsewhere.
 enum Shown {
     Spinner(ProgressBar),
@@ -115,7 +119,7 @@ enum Shown {
 impl Shown {
     fn begin(name: &str) -> Self {
         if std::io::stderr().is_terminal() {
-            let bar = ProgressBar::new_spinner();
+            let bar = BARS.add(ProgressBar::new_spinner());
             if let Ok(style) =
                 ProgressStyle::with_template("{spinner} {prefix} {elapsed} {wide_msg}")
             {
@@ -147,6 +151,6 @@ impl Shown {
             bar.finish_and_clear();
         }
         let word = if ok { "done" } else { "FAILED" };
-        eprintln!("  {name}: {word} in {:.1} s", elapsed.as_secs_f32());
+        BARS.suspend(|| eprintln!("  {name}: {word} in {:.1} s", elapsed.as_secs_f32()));
     }
 }
