@@ -4,17 +4,13 @@
 //! ends with the test runner's own result lines.
 
 use std::env;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
-use crate::{images, parallel, place, setup, step, tools, uefi_target};
+use crate::{fuzz, images, place, setup, step, tools, uefi_target};
 
-/// Seconds of fuzzing per target: a smoke test that each starts, and that nothing shallow is
-/// broken. Long runs are a job of their own.
-const FUZZ_SECONDS: u32 = 5;
 /// The version whose rules deny.toml is written for.
 const DENY_VERSION: &str = "0.20.2";
 
@@ -34,7 +30,7 @@ const STEPS: &[Step] = &[
         does: "the loader: its pure part, and under firmware with every stub",
         run: loader,
     },
-    Step { name: "fuzz", does: "each fuzz target for a few seconds", run: fuzz },
+    Step { name: "fuzz", does: "each fuzz target for a few seconds", run: fuzz::smoke },
     Step { name: "vm", does: "whole machines: every scenario of tests/vm", run: machines },
 ];
 
@@ -141,58 +137,6 @@ fn unit() -> Result<()> {
 
 fn loader() -> Result<()> {
     uefi_target::test_loader(&place::root())
-}
-
-/// Builds the fuzz targets with coverage counters and runs each for a moment.
-///
-/// The flags are those of cargo-fuzz without the address sanitizer: the fuzzed crates forbid
-/// `unsafe`, what is looked for are panics.
-fn fuzz() -> Result<()> {
-    let folder = place::root().join("tests/fuzz");
-    let target_dir = place::target().join("fuzz");
-    let flags = [
-        "--cfg=fuzzing",
-        "-Cpasses=sancov-module",
-        "-Cllvm-args=-sanitizer-coverage-level=4",
-        "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
-        "-Cllvm-args=-sanitizer-coverage-pc-table",
-        "-Cllvm-args=-sanitizer-coverage-trace-compares",
-        "-Cdebug-assertions",
-        "-Coverflow-checks",
-    ];
-    let mut build =
-        cargo(&["build", "--release", "--locked", "--target", "x86_64-unknown-linux-gnu"]);
-    build.arg("--target-dir").arg(&target_dir).current_dir(&folder);
-    build.env_remove("RUSTFLAGS").env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
-    step::run("fuzz targets", &mut build)?;
-
-    let sources = folder.join("fuzz_targets");
-    let entries = fs::read_dir(&sources).with_context(|| format!("list {}", sources.display()))?;
-    let mut names = Vec::new();
-    for entry in entries {
-        let path = entry.with_context(|| format!("list {}", sources.display()))?.path();
-        names.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
-    }
-    names.sort();
-    println!("\n== fuzz smoke, {FUZZ_SECONDS} s each");
-    parallel::each(&names, |name| fuzz_one(name, &folder, &target_dir))
-}
-
-fn fuzz_one(name: &str, folder: &Path, target_dir: &Path) -> Result<()> {
-    let program = target_dir.join("x86_64-unknown-linux-gnu/release").join(name);
-    let corpus = target_dir.join("corpus").join(name);
-    fs::create_dir_all(&corpus).with_context(|| format!("create {}", corpus.display()))?;
-    let mut run = Command::new(program);
-    run.arg(&corpus);
-    let seeds = folder.join("corpus").join(name);
-    if seeds.is_dir() {
-        run.arg(seeds);
-    }
-    run.arg(format!("-max_total_time={FUZZ_SECONDS}")).arg("-print_final_stats=1");
-    run.arg(format!("-artifact_prefix={}/", target_dir.display()));
-    step::run(&format!("fuzz {name}"), &mut run)?;
-    println!("fuzz {name} ... ok");
-    Ok(())
 }
 
 fn machines() -> Result<()> {

@@ -5,6 +5,7 @@
 
 mod checks;
 mod demo;
+mod fuzz;
 mod images;
 mod keys;
 mod packages;
@@ -24,6 +25,8 @@ usage: cargo xtask COMMAND
   setup           install the Debian packages and cargo tools that are missing
   images [NAME…]  build device binaries, loader, keys and the releases of tests/images
   test [STEP…]    every test there is, or the named steps (see `cargo xtask test --list`)
+  fuzz [--time SECONDS] [TARGET…]
+                  run fuzz targets for a minute each, or so long
   demo [--keep]   build two releases, boot, update, roll back; table and target/demo.json
 
 setup runs by itself before the others.
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         ["test", "--list"] => checks::list(),
         ["test", steps @ ..] => checks::run(steps),
         ["demo", options @ ..] => demo::run(options),
+        ["fuzz", words @ ..] => fuzz::run(words),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
