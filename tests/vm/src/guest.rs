@@ -1,6 +1,6 @@
 //! What a running Bascule says about itself, and how long it may take.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -19,18 +19,52 @@ pub const FALL_BACK: Duration = Duration::from_secs(900);
 /// Download, write and read back of one image.
 pub const APPLY: Duration = Duration::from_secs(400);
 
+/// What PID 1 says on the console when the boot is confirmed.
+pub const CONFIRMED: &str = "boot confirmed";
+/// What the services manager says there when sshd is about to listen.
+const CONSOLE: &str = "os-services: console started";
+/// Between two questions while the serial line says nothing new: each costs an emulated machine
+/// seconds of work, which the boot that is waited for would miss.
+const QUIET: Duration = Duration::from_secs(15);
+/// Between two questions once the sign was given, and how many of them.
+const EAGER: Duration = Duration::from_secs(1);
+const EAGER_MAX: u32 = 10;
+
+/// Asks the machine at once, whenever the serial line has given `sign` once more, and now and then
+/// in between, until there is an answer.
+fn ask_at_sign<T>(
+    machine: &mut Machine,
+    (what, sign, limit): (&str, &str, Duration),
+    ask: impl Fn(&Machine) -> Result<Option<T>>,
+) -> Result<T> {
+    let (mut signs, mut eager) = (machine.serial().matches(sign).count(), 0);
+    let mut due = Instant::now();
+    let answer = wait::until(what, limit, || {
+        machine.check_running()?;
+        let seen = machine.serial().matches(sign).count();
+        if seen > signs {
+            (signs, eager, due) = (seen, EAGER_MAX, Instant::now());
+        }
+        if Instant::now() < due {
+            return Ok(None);
+        }
+        let answer = ask(machine)?;
+        due = Instant::now() + if eager > 0 { EAGER } else { QUIET };
+        eager = eager.saturating_sub(1);
+        Ok(answer)
+    });
+    answer.with_context(|| format!("serial line ends with:\n{}", machine.serial_tail()))
+}
+
 /// Waits until the machine answers over ssh.
 ///
 /// # Errors
 /// It does not within `limit`.
 pub fn wait_ssh(machine: &mut Machine, limit: Duration) -> Result<()> {
-    let ssh = machine.ssh()?;
-    wait::until("the machine's sshd", limit, || {
-        machine.check_running()?;
-        let done = ssh.run_within("true", Duration::from_secs(30))?;
+    ask_at_sign(machine, ("the machine's sshd", CONSOLE, limit), |machine| {
+        let done = machine.ssh()?.run_within("true", Duration::from_secs(30))?;
         Ok((done.code == 0).then_some(()))
     })
-    .with_context(|| format!("serial line ends with:\n{}", machine.serial_tail()))
 }
 
 /// What PID 1 wrote about this boot.
@@ -85,18 +119,13 @@ pub fn osupdate_raw(machine: &Machine, words: &str, limit: Duration) -> Result<D
 /// # Errors
 /// It is not within `limit`.
 pub fn wait_confirmed(machine: &mut Machine, limit: Duration) -> Result<(u64, String)> {
-    let confirmed = wait::until("the boot to be confirmed", limit, || {
-        machine.check_running()?;
+    ask_at_sign(machine, ("the boot to be confirmed", CONFIRMED, limit), |machine| {
         let status = osupdate(machine, "status", Duration::from_secs(30));
         let confirmed = status.is_ok_and(|(_, status)| {
             status.get("confirmed").and_then(Value::as_bool) == Some(true)
         });
-        if !confirmed {
-            return Ok(None);
-        }
-        Ok(running(machine).ok())
-    });
-    confirmed.with_context(|| format!("serial line ends with:\n{}", machine.serial_tail()))
+        Ok(if confirmed { running(machine).ok() } else { None })
+    })
 }
 
 /// Waits until another boot than `boot_id` answers over ssh.
@@ -104,13 +133,12 @@ pub fn wait_confirmed(machine: &mut Machine, limit: Duration) -> Result<(u64, St
 /// # Errors
 /// None does within `limit`.
 pub fn wait_rebooted(machine: &mut Machine, boot_id: &str, limit: Duration) -> Result<()> {
-    wait::until("the machine to come back after its reboot", limit, || {
-        machine.check_running()?;
+    let what = "the machine to come back after its reboot";
+    ask_at_sign(machine, (what, CONSOLE, limit), |machine| {
         let facts = boot_facts(machine).ok();
         let now = facts.as_ref().and_then(|facts| facts.get("boot_id")?.as_str());
         Ok(now.filter(|now| *now != boot_id).map(drop))
     })
-    .with_context(|| format!("serial line ends with:\n{}", machine.serial_tail()))
 }
 
 /// The present boot's id.
@@ -153,8 +181,8 @@ pub fn wait_back(
     release: u64,
     limit: Duration,
 ) -> Result<()> {
-    wait::until(&format!("release {release} to run again"), limit, || {
-        machine.check_running()?;
+    let what = format!("release {release} to run again");
+    ask_at_sign(machine, (&what, CONSOLE, limit), |machine| {
         let Ok(facts) = boot_facts(machine) else {
             return Ok(None);
         };
@@ -162,7 +190,6 @@ pub fn wait_back(
         let runs = facts.get("release").and_then(Value::as_u64) == Some(release);
         Ok((is_new && runs).then_some(()))
     })
-    .with_context(|| format!("serial line ends with:\n{}", machine.serial_tail()))
 }
 
 /// Memory in use: total less available.
@@ -191,9 +218,6 @@ pub fn kernel_to_confirmed_s(serial: &str) -> Option<f64> {
     let (stamp, _) = rest.split_once(']')?;
     stamp.trim().parse().ok()
 }
-
-/// What PID 1 says on the console when the boot is confirmed.
-pub const CONFIRMED: &str = "boot confirmed";
 
 #[cfg(test)]
 mod tests {

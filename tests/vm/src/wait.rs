@@ -7,12 +7,31 @@ use anyhow::{Result, bail};
 
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(250);
+/// Pause between two questions to a machine: each costs it about a second of work.
+const ASKING: Duration = Duration::from_secs(3);
 
 /// Looks until `look` gives a value.
 ///
 /// # Errors
 /// `look` fails, or nothing came within `limit`; the message says what was waited for.
-pub fn until<T>(
+pub fn until<T>(what: &str, limit: Duration, look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    every(PAUSE, what, limit, look)
+}
+
+/// As [`until`], with pauses that leave the machine that is asked its time.
+///
+/// # Errors
+/// As [`until`].
+pub fn asking<T>(
+    what: &str,
+    limit: Duration,
+    look: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    every(ASKING, what, limit, look)
+}
+
+fn every<T>(
+    pause: Duration,
     what: &str,
     limit: Duration,
     mut look: impl FnMut() -> Result<Option<T>>,
@@ -25,6 +44,6 @@ pub fn until<T>(
         if begun.elapsed() > limit {
             bail!("waited {} s in vain for {what}", limit.as_secs());
         }
-        thread::sleep(PAUSE);
+        thread::sleep(pause);
     }
 }

@@ -86,7 +86,7 @@ fn clock(machine: &Machine) -> anyhow::Result<i64> {
 }
 
 fn wait_clock(machine: &Machine, what: &str, is: impl Fn(i64) -> bool) -> anyhow::Result<()> {
-    wait::until(&format!("the clock {what}"), SYNC, || {
+    wait::asking(&format!("the clock {what}"), SYNC, || {
         Ok(clock(machine).ok().filter(|now| is(*now)).map(drop))
     })
 }

@@ -58,7 +58,7 @@ fn trial_with_source(name: &str, source: &str, port: Option<u16>) -> anyhow::Res
     machine.ssh()?.run(&edit)?.ok("edit the configuration")?;
     machine.route_registry(port)?;
     assert_eq!(guest::reboot_confirmed(&mut machine)?, (2, "b".to_owned()));
-    wait::until("the daemon to say that it cannot know", guest::BOOT, || {
+    wait::asking("the daemon to say that it cannot know", guest::BOOT, || {
         let (_, status) = guest::osupdate(&machine, "status", guest::SSH)?;
         Ok(status.to_string().contains("cannot-know").then_some(()))
     })

@@ -14,7 +14,7 @@ use vm_tests::{artifacts, guest, registry::Registry, wait};
 /// of what is still to come. The last one is all but the end.
 const CUTS: [u64; 3] = [10, 45, 98];
 /// After so many looks in a row that see the same number of bytes the stream stands still.
-const STILL_LOOKS: u32 = 4;
+const STILL_LOOKS: u32 = 2;
 
 #[test]
 fn cut_during_the_stream_boots_what_ran_and_resumes() -> Result<()> {
@@ -57,7 +57,7 @@ fn cut_during_the_stream_boots_what_ran_and_resumes() -> Result<()> {
 /// Waits until the stream is further than `before` and stands still; gives where, in bytes.
 fn wait_still(machine: &Machine, before: u64) -> Result<u64> {
     let (mut last, mut looks) = (before, 0);
-    wait::until("the stream to stand still", guest::APPLY, || {
+    wait::asking("the stream to stand still", guest::APPLY, || {
         let Some(done) = done_bytes(machine).filter(|done| *done > before) else {
             return Ok(None);
         };
