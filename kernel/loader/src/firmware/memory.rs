@@ -67,6 +67,12 @@ impl Pages {
     }
 }
 
+impl AsMut<[u8]> for Pages {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self.bytes_mut()
+    }
+}
+
 impl Drop for Pages {
     fn drop(&mut self) {
         // SAFETY: allocated by `of` with this count; no reference outlives `self`. A failure

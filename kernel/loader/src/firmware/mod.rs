@@ -1,7 +1,6 @@
 //! Everything that talks to the firmware, and all `unsafe` of the loader.
 //!
-//! Reading order: [`start`] (what happens), [`slots`] (what lies on the disk), [`own_disk`],
-//! [`block`], [`image`]; the rest is small.
+//! Reading order: [`start`] (what happens), [`own_disk`], [`block`], [`image`]; the rest is small.
 
 pub mod block;
 pub mod chance;
@@ -12,7 +11,6 @@ pub mod hand;
 pub mod image;
 pub mod memory;
 pub mod own_disk;
-pub mod slots;
 pub mod start;
 pub mod strings;
 pub mod table;

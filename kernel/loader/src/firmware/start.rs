@@ -1,23 +1,29 @@
-//! What happens, in order: find the own disk, ask the slot rules, make the choice durable, load,
-//! start; what fails is reported to the rules, and they are asked again, in the same boot.
+//! What happens, in order: find the own disk, then what [`loader::session`] says; here are the hands
+//! that load and start.
 
+use core::fmt::Arguments;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use alloc::string::ToString as _;
-use partition_layout::boot_variable::BootVariable;
+use alloc::vec::Vec;
+use loader::device_path;
+use loader::session::{Boot, Hands, Runs, Session, newest};
+use loader::slots::{self, Slots};
 use partition_layout::disk::Disk as _;
-use partition_layout::loader_plan::{Choice, LoaderPlan, Start};
+use partition_layout::loader_plan::Start;
 use partition_layout::record::{Cause, Record, Target};
 use partition_layout::slot::Slot;
-use partition_layout::slot_image::{WATCHDOG_I6300ESB, WATCHDOG_ITCO};
+use partition_layout::slot_image::{Trailer, WATCHDOG_I6300ESB, WATCHDOG_ITCO};
+use partition_layout::{gpt, guid};
 use uefi::runtime::{self, ResetType};
-use uefi::{CStr16, Status, cstr16};
+use uefi::{CStr16, Handle, Status, cstr16};
 
+use super::block::WholeDisk;
 use super::console::{self, say};
 use super::hand::{self, Wish};
 use super::image::Loaded;
-use super::slots::{Kernel, Slots};
+use super::memory::Pages;
+use super::own_disk::OwnDisk;
 use super::{chance, chipset, esp, own_disk, strings, watchdog};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -79,210 +85,157 @@ fn may(target: Target) -> bool {
 
 /// Tries everything there is, best first. Returns when nothing started.
 fn attempt(wish: Wish) {
-    let own = match own_disk::find() {
+    let OwnDisk { volume, path, disk } = match own_disk::find() {
         Ok(own) => own,
         Err(status) => {
             say!("cannot find the disk the loader came from, {status:?}");
             return;
         }
     };
-    let (buffer, bytes) = own.disk.transfer();
-    say!("reads through {bytes} bytes at {buffer:#x}, sectors of {}", own.disk.sector_size());
+    let (buffer, bytes) = disk.transfer();
+    say!("reads through {bytes} bytes at {buffer:#x}, sectors of {}", disk.sector_size());
+    let mut firmware = Firmware { volume, path };
     let slots_failed = bit(Target::Slot(Slot::A)) | bit(Target::Slot(Slot::B));
     let panicked = FAILED.load(Ordering::Relaxed) & slots_failed == slots_failed;
     if panicked {
         // Not even the table is read again: recovery needs none.
-        let mut slots = Slots::without_table(own);
-        return Session::new(&mut slots, None).recover(&Record::fresh([0; 16]));
+        let mut slots = Slots::without_table(disk);
+        let mut session = Session::new(&mut slots, &mut firmware, None, begin(None));
+        session.recover(&Record::fresh([0; 16]));
+        return;
     }
-    let mut slots = Slots::read(own);
-    let loaded = slots.load_record();
-    let mut session = Session::new(&mut slots, loaded);
+    let (mut slots, found) = Slots::read(disk);
+    match found {
+        Ok(gpt::Copy::Primary) => {}
+        Ok(gpt::Copy::Backup) => say!("primary partition table damaged, the backup is used"),
+        Err(error) => say!("no partition table, {error:?}"),
+    }
+    let loaded = match slots.load_record() {
+        Some(Ok(loaded)) => Some(loaded),
+        Some(Err(error)) => {
+            say!("no record, {error:?}");
+            None
+        }
+        None => None,
+    };
+    let start = begin(newest(loaded.as_ref()));
+    let mut session = Session::new(&mut slots, &mut firmware, loaded.as_ref(), start);
     match wish {
         Wish::None => {}
         Wish::Firmware => return,
-        Wish::Start(target) => session.by_hand(target),
+        Wish::Start(target) => {
+            session.by_hand(target);
+        }
     }
     session.by_rules();
 }
 
-/// One boot: the rules, and the disk they speak of.
-struct Session<'a> {
-    slots: &'a mut Slots,
-    plan: LoaderPlan,
-    disk_id: [u8; 16],
-    start: Start,
+fn begin(newest: Option<&Record>) -> Start {
+    let seed = newest.map_or([0; 512], Record::encode);
+    Start { nonce: chance::nonce(&seed), rtc_s: chance::seconds().unwrap_or(0) }
 }
 
-impl<'a> Session<'a> {
-    fn new(slots: &'a mut Slots, loaded: Option<partition_layout::places::Loaded>) -> Self {
-        let disk_id = loaded.as_ref().map_or([0; 16], |loaded| loaded.disk_id);
-        let newest = loaded.and_then(|loaded| loaded.newest).map(|(_, record)| record);
-        let seed = newest.as_ref().map_or([0; 512], Record::encode);
-        let start = Start { nonce: chance::nonce(&seed), rtc_s: chance::seconds().unwrap_or(0) };
-        let plan = match newest {
-            Some(record) => {
-                say!(
-                    "record {}: default {}, trial {}, {} tries",
-                    record.generation,
-                    record.default,
-                    record.trial.map_or("none", Slot::word),
-                    record.tries
-                );
-                LoaderPlan::new(&record, start)
-            }
-            None => {
-                say!("no valid record, the slots' trailers decide");
-                let facts = Slot::ALL.map(|slot| slots.facts(slot));
-                LoaderPlan::rebuild(disk_id, facts, start)
-            }
-        };
-        Self { slots, plan, disk_id, start }
+/// What a boot needs of the firmware.
+struct Firmware {
+    /// The partition our file lay on.
+    volume: Handle,
+    /// The disk's device path.
+    path: Vec<u8>,
+}
+
+impl Hands<WholeDisk> for Firmware {
+    type Memory = Pages;
+
+    fn memory(&mut self, bytes: usize) -> Option<Pages> {
+        Pages::anywhere(bytes)
     }
 
-    fn by_rules(&mut self) {
-        for slot in Slot::ALL {
-            if !may(Target::Slot(slot)) {
-                self.plan.load_failed(slot, Cause::Unknown);
-            }
-        }
-        loop {
-            match self.plan.choose() {
-                Choice::Start { slot, record, must_be_durable } => {
-                    let stored = self.slots.store_record(&record);
-                    if stored.is_none() {
-                        self.plan.not_writable();
-                        if must_be_durable {
-                            say!("trial of slot {slot} left out: its try cannot be written");
-                            continue;
-                        }
-                    }
-                    let cause = self.start_slot(slot, &record, stored.as_ref());
-                    self.plan.load_failed(slot, cause);
-                }
-                Choice::Recovery { record } => self.recover(&record),
-                Choice::Firmware => return,
-            }
-        }
+    fn say(&mut self, line: Arguments) {
+        console::log(line);
     }
 
-    /// A person chose: no try is taken and nothing is condemned.
-    fn by_hand(&mut self, target: Target) {
-        let record = self.plan.by_hand(target);
-        match target {
-            Target::Slot(slot) => {
-                let stored = self.slots.store_record(&record);
-                let cause = self.start_slot(slot, &record, stored.as_ref());
-                say!("slot {slot} did not start: {}", cause.words());
-            }
-            Target::Recovery => self.recover(&record),
-        }
+    fn may(&self, target: Target) -> bool {
+        may(target)
     }
 
-    /// Reads, checks, loads and starts a slot. Returns why it did not.
-    fn start_slot(&mut self, slot: Slot, record: &Record, stored: Option<&Record>) -> Cause {
-        CURRENT.store(bit(Target::Slot(slot)), Ordering::Relaxed);
-        let Kernel { bytes, trailer } = match self.slots.kernel(slot) {
-            Ok(kernel) => kernel,
-            Err(why) => {
-                say!("slot {slot}: {why}");
-                return Cause::Unreadable;
-            }
-        };
+    fn begins(&mut self, target: Target) {
+        CURRENT.store(bit(target), Ordering::Relaxed);
+    }
+
+    fn start(
+        &mut self,
+        slot: Slot,
+        kernel: Pages,
+        trailer: &Trailer,
+        boot: &Boot<'_, WholeDisk>,
+    ) -> Result<Runs, Cause> {
         say!(
             "slot {slot}: release {}, kernel image of {} bytes at {:#x}",
             trailer.release,
             trailer.uki_size,
-            bytes.address()
+            kernel.address()
         );
-        let loaded =
-            match Loaded::from_memory(bytes.bytes(), &self.slots.kernel_path(slot, &trailer)) {
-                Ok(loaded) => loaded,
-                Err(status) => {
-                    say!("slot {slot}: kernel image refused, {status:?}");
-                    return Cause::Refused;
-                }
-            };
+        let name = alloc::format!("bascule-{}-{}.efi", slot.word(), trailer.version);
+        let partition = boot.slots.partition(slots::kind(slot));
+        let path = device_path::file_in(&self.path, partition.as_ref(), &name);
+        let loaded = match Loaded::from_memory(kernel.bytes(), &path) {
+            Ok(loaded) => loaded,
+            Err(status) => {
+                say!("slot {slot}: kernel image refused, {status:?}");
+                return Err(Cause::Refused);
+            }
+        };
         // The firmware has its own copy; the kernel may need the memory.
-        drop(bytes);
-        let target = Target::Slot(slot);
-        let status = self.launch(target, loaded, record, stored, trailer.watchdogs);
+        drop(kernel);
+        let status = launch(loaded, boot, trailer.watchdogs);
         say!("slot {slot}: kernel image returned, {status:?}");
-        Cause::Returned
+        Err(Cause::Returned)
     }
 
-    /// Starts the recovery image of the ESP. Returns when it did not start.
-    fn recover(&mut self, record: &Record) {
-        if !may(Target::Recovery) {
-            return;
-        }
-        CURRENT.store(bit(Target::Recovery), Ordering::Relaxed);
-        let stored = self.slots.store_record(record);
-        let bytes = match esp::read(self.slots.own.volume, RECOVERY) {
+    fn recover(&mut self, boot: &Boot<'_, WholeDisk>) -> Option<Runs> {
+        let bytes = match esp::read(self.volume, RECOVERY) {
             Ok(bytes) => bytes,
-            Err(status) => return say!("recovery: cannot read {RECOVERY}, {status:?}"),
+            Err(status) => {
+                say!("recovery: cannot read {RECOVERY}, {status:?}");
+                return None;
+            }
         };
         say!("recovery: image of {} bytes", bytes.bytes().len());
-        let loaded = match Loaded::from_memory(bytes.bytes(), &self.slots.recovery_path()) {
+        // In the record partition, which never has a file system, so that the stub finds nothing
+        // of the ESP beside it.
+        let partition = boot.slots.partition(guid::RECORD);
+        let path = device_path::file_in(&self.path, partition.as_ref(), "bascule-recovery.efi");
+        let loaded = match Loaded::from_memory(bytes.bytes(), &path) {
             Ok(loaded) => loaded,
-            Err(status) => return say!("recovery: image refused, {status:?}"),
+            Err(status) => {
+                say!("recovery: image refused, {status:?}");
+                return None;
+            }
         };
         drop(bytes);
-        let status = self.launch(Target::Recovery, loaded, record, stored.as_ref(), 0);
+        let status = launch(loaded, boot, 0);
         say!("recovery: image returned, {status:?}");
+        None
     }
+}
 
-    /// The last steps before a kernel: watchdogs, strings, variable, start.
-    fn launch(
-        &mut self,
-        target: Target,
-        loaded: Loaded,
-        record: &Record,
-        stored: Option<&Record>,
-        drivers: u32,
-    ) -> Status {
-        let blanked = strings::blank();
-        if blanked > 0 {
-            say!("{blanked} SMBIOS strings blanked");
-        }
-        let watchdogs = arm(drivers);
-        let content = self.variable(target, record, stored, watchdogs);
-        if let Err(status) = super::variable::publish(&content) {
-            say!("cannot publish what was started, {status:?}");
-        }
-        say!("starting, watchdog {} s, chipset watchdogs {watchdogs:#x}", watchdog::STARTING_S);
-        watchdog::arm(watchdog::STARTING_S);
-        let status = loaded.start();
-        watchdog::arm(watchdog::LOADING_S);
-        disarm(watchdogs);
-        status
+/// The last steps before a kernel: watchdogs, strings, variable, start.
+fn launch(loaded: Loaded, boot: &Boot<'_, WholeDisk>, drivers: u32) -> Status {
+    let blanked = strings::blank();
+    if blanked > 0 {
+        say!("{blanked} SMBIOS strings blanked");
     }
-
-    fn variable(
-        &self,
-        target: Target,
-        record: &Record,
-        stored: Option<&Record>,
-        watchdogs: u32,
-    ) -> BootVariable {
-        BootVariable {
-            loader: VERSION.to_string(),
-            disk_id: self.disk_id,
-            nonce: self.start.nonce,
-            booted: target,
-            slot: match target {
-                Target::Slot(slot) => self.slots.extent(slot),
-                Target::Recovery => partition_layout::boot_variable::Extent::default(),
-            },
-            sector_size: self.slots.own.disk.sector_size(),
-            generation: stored.unwrap_or(record).generation,
-            record_written: stored.is_some(),
-            record: self.slots.record_extent(),
-            watchdogs,
-            reasons: self.plan.reasons().to_vec(),
-            buffer: self.slots.own.disk.transfer().0 as u64,
-        }
+    let watchdogs = arm(drivers);
+    let content = boot.variable(watchdogs, boot.slots.disk.transfer().0 as u64);
+    if let Err(status) = super::variable::publish(&content) {
+        say!("cannot publish what was started, {status:?}");
     }
+    say!("starting, watchdog {} s, chipset watchdogs {watchdogs:#x}", watchdog::STARTING_S);
+    watchdog::arm(watchdog::STARTING_S);
+    let status = loaded.start();
+    watchdog::arm(watchdog::LOADING_S);
+    disarm(watchdogs);
+    status
 }
 
 /// Arms those chipset watchdogs that the kernel has the drivers for. Which ones run.

@@ -2,10 +2,9 @@
 
 use core::fmt;
 
-use loader::device_path::{self, Partition};
 use partition_layout::boot_state::ImageFacts;
 use partition_layout::boot_variable::Extent;
-use partition_layout::disk::{Disk as _, Region};
+use partition_layout::disk::{Disk, Region, RegionError};
 use partition_layout::gpt::{self, Table};
 use partition_layout::guid::{self, Guid};
 use partition_layout::places;
@@ -13,83 +12,67 @@ use partition_layout::record::Record;
 use partition_layout::slot::Slot;
 use partition_layout::slot_image::{HEADER_SIZE, Header, TRAILER_SIZE, Trailer};
 use sha2::{Digest, Sha256};
-use uefi_raw::Status;
 
-use super::console::say;
-use super::memory::Pages;
-use super::own_disk::OwnDisk;
+use crate::device_path::Partition;
 
 /// A kernel image is read and hashed in pieces of this size, no larger than one transfer.
 const PIECE: usize = 1024 * 1024;
 
 /// Why a slot has no kernel image for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unusable {
+pub enum Unusable<E> {
     /// The table has no such partition.
     NoPartition,
     /// Header or trailer is none of ours, or contradicts itself.
     NotAnImage,
     /// The disk failed.
-    Read(Status),
+    Read(E),
     /// There is not so much memory: bytes wanted.
     Memory(usize),
     /// The bytes are not those that the trailer names.
     Altered,
 }
 
-impl fmt::Display for Unusable {
+impl<E: fmt::Debug> fmt::Display for Unusable<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoPartition => f.write_str("no partition in the table"),
             Self::NotAnImage => f.write_str("no valid header and trailer"),
-            Self::Read(status) => write!(f, "read failed, {status:?}"),
+            Self::Read(error) => write!(f, "read failed, {error:?}"),
             Self::Memory(bytes) => write!(f, "no memory for {bytes} bytes"),
             Self::Altered => f.write_str("kernel image differs from the trailer's hash"),
         }
     }
 }
 
-/// A kernel image that is what its trailer says.
-pub struct Kernel {
-    /// The image.
-    pub bytes: Pages,
-    /// What the trailer says of it.
-    pub trailer: Trailer,
-}
+/// Why there is no record, or why it was not stored.
+pub type NoRecord<E> = places::Error<RegionError<E>>;
 
 /// Our own disk, with its table read.
-pub struct Slots {
+pub struct Slots<D> {
     /// The disk.
-    pub own: OwnDisk,
+    pub disk: D,
     table: Option<Table>,
 }
 
-impl Slots {
-    /// Reads the table: the primary, else the backup. Without one there are no slots, and
-    /// recovery is what is left.
-    pub fn read(mut own: OwnDisk) -> Self {
-        let table = match gpt::read(&mut own.disk) {
-            Ok((table, copy)) => {
-                if copy == gpt::Copy::Backup {
-                    say!("primary partition table damaged, the backup is used");
-                }
-                Some(table)
-            }
-            Err(error) => {
-                say!("no partition table, {error:?}");
-                None
-            }
+impl<D: Disk> Slots<D> {
+    /// Reads the table: the primary, else the backup, and says which. Without one there are no
+    /// slots, and recovery is what is left.
+    pub fn read(mut disk: D) -> (Self, Result<gpt::Copy, gpt::Error<D::Error>>) {
+        let (table, found) = match gpt::read(&mut disk) {
+            Ok((table, copy)) => (Some(table), Ok(copy)),
+            Err(error) => (None, Err(error)),
         };
-        Self { own, table }
+        (Self { disk, table }, found)
     }
 
     /// The disk alone, for recovery when even the table may not be read.
-    pub fn without_table(own: OwnDisk) -> Self {
-        Self { own, table: None }
+    pub fn without_table(disk: D) -> Self {
+        Self { disk, table: None }
     }
 
     /// The only partition of a type, as a device path names it.
-    fn partition(&self, kind: Guid) -> Option<Partition> {
+    pub fn partition(&self, kind: Guid) -> Option<Partition> {
         let table = self.table.as_ref()?;
         // More than one of a type is none: nobody says which is ours.
         let only = table.find(kind)?;
@@ -112,43 +95,25 @@ impl Slots {
         extent(self.partition(guid::RECORD))
     }
 
-    /// The device path that a slot's kernel image is loaded under.
-    pub fn kernel_path(&self, slot: Slot, trailer: &Trailer) -> alloc::vec::Vec<u8> {
-        let name = alloc::format!("bascule-{}-{}.efi", slot.word(), trailer.version);
-        device_path::file_in(&self.own.path, self.partition(kind(slot)).as_ref(), &name)
+    /// The places of the record; `None` without a partition for it.
+    ///
+    /// # Errors
+    /// The disk's, or a partition that is none of ours.
+    pub fn load_record(&mut self) -> Option<Result<places::Loaded, NoRecord<D::Error>>> {
+        Some(places::load(&mut self.region(guid::RECORD)?))
     }
 
-    /// The device path for the recovery image: in the record partition, which never has a file
-    /// system, so that the stub finds nothing of the ESP beside it.
-    pub fn recovery_path(&self) -> alloc::vec::Vec<u8> {
-        let partition = self.partition(guid::RECORD);
-        device_path::file_in(&self.own.path, partition.as_ref(), "bascule-recovery.efi")
-    }
-
-    /// The places of the record.
-    pub fn load_record(&mut self) -> Option<places::Loaded> {
-        match places::load(&mut self.region(guid::RECORD)?) {
-            Ok(loaded) => Some(loaded),
-            Err(error) => {
-                say!("no record, {error:?}");
-                None
-            }
-        }
-    }
-
-    /// Writes `record` to the oldest place, flushes, reads back. The record as it is on the disk,
-    /// or `None` when the one before is still the newest.
-    pub fn store_record(&mut self, record: &Record) -> Option<Record> {
+    /// Writes `record` to the oldest place, flushes, reads back. The record as it is on the disk;
+    /// `None` without a partition for it.
+    ///
+    /// # Errors
+    /// Then the one before is still the newest.
+    pub fn store_record(&mut self, record: &Record) -> Option<Result<Record, NoRecord<D::Error>>> {
         let mut region = self.region(guid::RECORD)?;
-        let stored = places::load(&mut region)
-            .and_then(|loaded| places::store(&mut region, &loaded, record));
-        match stored {
-            Ok(stored) => Some(stored),
-            Err(error) => {
-                say!("record not written, {error:?}");
-                None
-            }
-        }
+        Some(
+            places::load(&mut region)
+                .and_then(|loaded| places::store(&mut region, &loaded, record)),
+        )
     }
 
     /// What the trailer of a slot says, if it has one.
@@ -157,15 +122,22 @@ impl Slots {
         Some(ImageFacts { release: trailer.release, secver: trailer.secver, digest: [0; 32] })
     }
 
-    /// Reads a slot's kernel image and compares it with its trailer.
-    pub fn kernel(&mut self, slot: Slot) -> Result<Kernel, Unusable> {
+    /// Reads a slot's kernel image into `memory` of its size and compares it with its trailer.
+    ///
+    /// # Errors
+    /// [`Unusable`].
+    pub fn kernel<M: AsMut<[u8]>>(
+        &mut self,
+        slot: Slot,
+        memory: impl FnOnce(usize) -> Option<M>,
+    ) -> Result<(M, Trailer), Unusable<D::Error>> {
         let trailer = self.trailer(slot)?;
         let size = usize::try_from(trailer.uki_size).map_err(|_| Unusable::NotAnImage)?;
-        let mut bytes = Pages::anywhere(size).ok_or(Unusable::Memory(size))?;
+        let mut bytes = memory(size).ok_or(Unusable::Memory(size))?;
         let mut region = self.region(kind(slot)).ok_or(Unusable::NoPartition)?;
         let mut hash = Sha256::new();
         let mut at = trailer.uki_at;
-        for piece in bytes.bytes_mut().chunks_mut(PIECE) {
+        for piece in bytes.as_mut().chunks_mut(PIECE) {
             read(&mut region, at, piece)?;
             hash.update(&*piece);
             at = at.saturating_add(piece.len() as u64);
@@ -173,10 +145,10 @@ impl Slots {
         if hash.finalize()[..] != trailer.uki_sha256[..] {
             return Err(Unusable::Altered);
         }
-        Ok(Kernel { bytes, trailer })
+        Ok((bytes, trailer))
     }
 
-    fn trailer(&mut self, slot: Slot) -> Result<Trailer, Unusable> {
+    fn trailer(&mut self, slot: Slot) -> Result<Trailer, Unusable<D::Error>> {
         let mut region = self.region(kind(slot)).ok_or(Unusable::NoPartition)?;
         let mut header = [0; HEADER_SIZE];
         read(&mut region, 0, &mut header)?;
@@ -194,27 +166,43 @@ impl Slots {
         Ok(trailer)
     }
 
-    fn region(&mut self, kind: Guid) -> Option<Region<&mut super::block::WholeDisk>> {
+    fn region(&mut self, kind: Guid) -> Option<Region<&mut D>> {
         let partition = self.partition(kind)?;
-        let sector = u64::from(self.own.disk.sector_size());
+        let sector = u64::from(self.disk.sector_size());
         let start = partition.first_lba.checked_mul(sector)?;
-        Region::new(&mut self.own.disk, start, partition.sectors.checked_mul(sector)?)
+        Region::new(&mut self.disk, start, partition.sectors.checked_mul(sector)?)
     }
 }
 
-fn read<D: partition_layout::disk::Disk<Error = Status>>(
-    region: &mut Region<D>,
+/// Reads at the start of a sector; of the last sector, only what `into` has room for.
+fn read<D: Disk>(
+    region: &mut Region<&mut D>,
     at: u64,
     into: &mut [u8],
-) -> Result<(), Unusable> {
-    use partition_layout::disk::RegionError;
-    region.read(at, into).map_err(|error| match error {
-        RegionError::OutOfBounds => Unusable::NotAnImage,
-        RegionError::Disk(status) => Unusable::Read(status),
-    })
+) -> Result<(), Unusable<D::Error>> {
+    let sector = region.sector_size().max(1) as usize;
+    let mut whole = |at, into: &mut [u8]| {
+        region.read(at, into).map_err(|error| match error {
+            RegionError::OutOfBounds => Unusable::NotAnImage,
+            RegionError::Disk(error) => Unusable::Read(error),
+        })
+    };
+    let (front, tail) = into.split_at_mut(into.len() / sector * sector);
+    if !front.is_empty() {
+        whole(at, front)?;
+    }
+    if !tail.is_empty() {
+        let mut last = alloc::vec![0; sector];
+        whole(at.saturating_add(front.len() as u64), &mut last)?;
+        for (to, from) in tail.iter_mut().zip(last) {
+            *to = from;
+        }
+    }
+    Ok(())
 }
 
-fn kind(slot: Slot) -> Guid {
+/// The partition type of a slot.
+pub fn kind(slot: Slot) -> Guid {
     match slot {
         Slot::A => guid::SLOT_A,
         Slot::B => guid::SLOT_B,
