@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use partition_layout::boot_state::{Action, Event as RecordEvent};
-use partition_layout::record::Content;
+use partition_layout::boot_state::Action;
 use update_manifest::digest::Digest;
 
 use super::{Daemon, idle, peak_rss_bytes};
 use crate::engine::install::{Install, Progress, Report, open_registry};
+use crate::engine::perform::{RolledBack, roll_back};
 use crate::engine::plan::{Goal, Order, Outcome};
-use crate::engine::slot::inspect_slot;
 use crate::failure::{Class, Failure};
 use crate::history::Entry;
 use crate::outcome::Pending;
@@ -135,24 +134,12 @@ impl Daemon {
         let _held = self.busy.try_lock().map_err(|_| {
             Failure::refused("busy", "an update is in progress; `osupdate status` shows it")
         })?;
-        let before = self.site.record()?.get()?;
         let running = self.site.running;
-        let ends_trial = before.trial.is_some();
-        if !ends_trial && before.slot(running.other()).content == Content::Sealed {
-            let device = self.site.device(running.other());
-            let read =
-                tokio::task::spawn_blocking(move || inspect_slot(&device, |_| {})).await.map_err(
-                    |_| Failure::new(Class::System, "engine", "reading the slot stopped"),
-                )??;
-            read.is_whole().map_err(|why| {
-                let message = format!(
-                    "slot {} is not whole: {why}; `osupdate apply` writes it anew",
-                    running.other()
-                );
-                Failure::new(Class::Corrupt, "slot", message)
-            })?;
-        }
-        let (action, after) = self.site.record()?.apply(RecordEvent::Rollback)?;
+        let site = self.site.clone();
+        let RolledBack { action, before, after } =
+            tokio::task::spawn_blocking(move || roll_back(&site))
+                .await
+                .map_err(|_| Failure::new(Class::System, "engine", "reading the slot stopped"))??;
         let to = after.trial.unwrap_or(if before.trial == Some(running) {
             running.other()
         } else {

@@ -17,26 +17,70 @@ use update_manifest::digest::Digest;
 const SIZE_MAX: u64 = 1 << 20;
 const FORMAT: &str = "bascule-checkpoint-1";
 
-/// The checkpoint file of one image in one slot.
+/// Where a checkpoint is kept.
+pub trait Keep {
+    /// Its bytes; none when they cannot be read or are more than a checkpoint can have.
+    fn read(&self) -> Vec<u8>;
+
+    /// Replaces it, durably and in one step.
+    ///
+    /// # Errors
+    /// The state partition's; it is then as it was, or absent.
+    fn replace(&self, content: &[u8]) -> io::Result<()>;
+
+    /// Adds to its end, durably.
+    ///
+    /// # Errors
+    /// The state partition's; any part of `content` may have been added.
+    fn append(&self, content: &[u8]) -> io::Result<()>;
+
+    /// Removes it; a missing one is no error.
+    fn remove(&self);
+}
+
+/// A file on the state partition.
 #[derive(Debug)]
+pub struct KeptFile(pub PathBuf);
+
+impl Keep for KeptFile {
+    fn read(&self) -> Vec<u8> {
+        let small = std::fs::metadata(&self.0).is_ok_and(|meta| meta.len() <= SIZE_MAX);
+        if small { std::fs::read(&self.0).unwrap_or_default() } else { Vec::new() }
+    }
+
+    fn replace(&self, content: &[u8]) -> io::Result<()> {
+        replace(&self.0, content)
+    }
+
+    fn append(&self, content: &[u8]) -> io::Result<()> {
+        let mut file = OpenOptions::new().append(true).open(&self.0)?;
+        file.write_all(content)?;
+        file.sync_data()
+    }
+
+    fn remove(&self) {
+        // It is a hint: one that stays names an image, and is compared before it is used.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// The checkpoint of one image in one slot.
 pub struct Checkpoint {
-    path: PathBuf,
+    kept: Box<dyn Keep + Send>,
     head: String,
 }
 
 impl Checkpoint {
-    /// The checkpoint at `path` for `image` in `slot`. Touches nothing.
+    /// The checkpoint for `image` in `slot`. Touches nothing.
     #[must_use]
-    pub fn new(path: &Path, slot: Slot, image: Digest) -> Checkpoint {
-        Checkpoint { path: path.to_owned(), head: format!("{FORMAT} {} {image}", slot.word()) }
+    pub fn new(kept: Box<dyn Keep + Send>, slot: Slot, image: Digest) -> Checkpoint {
+        Checkpoint { kept, head: format!("{FORMAT} {} {image}", slot.word()) }
     }
 
     /// The hashes of the frames written before; empty for another image, slot or none at all.
     #[must_use]
     pub fn frames(&self) -> Vec<[u8; 32]> {
-        let small = std::fs::metadata(&self.path).is_ok_and(|meta| meta.len() <= SIZE_MAX);
-        let text = if small { std::fs::read(&self.path).unwrap_or_default() } else { Vec::new() };
-        parse(&String::from_utf8_lossy(&text), &self.head)
+        parse(&String::from_utf8_lossy(&self.kept.read()), &self.head)
     }
 
     /// Begins anew with `frames`, durably.
@@ -49,7 +93,7 @@ impl Checkpoint {
             text.push_str(&hex(frame));
             text.push('\n');
         }
-        replace(&self.path, text.as_bytes())
+        self.kept.replace(text.as_bytes())
     }
 
     /// Adds `frames`, which are on the medium already.
@@ -57,16 +101,13 @@ impl Checkpoint {
     /// # Errors
     /// The state partition's; the frames are then only written again after a crash.
     pub fn add(&self, frames: &[[u8; 32]]) -> io::Result<()> {
-        let mut file = OpenOptions::new().append(true).open(&self.path)?;
         let text: String = frames.iter().map(|frame| hex(frame) + "\n").collect();
-        file.write_all(text.as_bytes())?;
-        file.sync_data()
+        self.kept.append(text.as_bytes())
     }
 
     /// Removes it; a missing one is no error.
     pub fn clear(&self) {
-        // It is a hint: one that stays names an image, and is compared before it is used.
-        let _ = std::fs::remove_file(&self.path);
+        self.kept.remove();
     }
 }
 
@@ -117,12 +158,13 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("checkpoint-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let image = Digest([7; 32]);
-        let checkpoint = Checkpoint::new(&folder.join("progress"), Slot::B, image);
+        let kept = || Box::new(KeptFile(folder.join("progress")));
+        let checkpoint = Checkpoint::new(kept(), Slot::B, image);
         assert!(checkpoint.frames().is_empty());
         checkpoint.begin(&[[1; 32]]).unwrap();
         checkpoint.add(&[[2; 32], [3; 32]]).unwrap();
         assert_eq!(checkpoint.frames(), [[1; 32], [2; 32], [3; 32]]);
-        let other = Checkpoint::new(&folder.join("progress"), Slot::A, image);
+        let other = Checkpoint::new(kept(), Slot::A, image);
         assert!(other.frames().is_empty());
         checkpoint.clear();
         assert!(checkpoint.frames().is_empty());

@@ -1,10 +1,14 @@
-//! The hands of [`plan`](super::plan): network, slot, record.
+//! The hands of [`plan`](super::plan): the network here, slot and record in
+//! [`perform`](super::perform), off the network's thread.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use partition_layout::boot_state::Event as RecordEvent;
+use kernel_abi::FileDisk;
+use partition_layout::boot_state::{Action as RecordAction, Event as RecordEvent};
+use partition_layout::record::Record;
+use partition_layout::slot::Slot;
 use tokio::sync::mpsc;
 use update_manifest::digest::Digest;
 use update_manifest::oci::{CONFIG_BYTES_MAX, Document, Manifest};
@@ -12,9 +16,9 @@ use update_manifest::release::Release;
 use update_manifest::trust::NotVouched;
 use update_manifest::verified::Verified;
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Keep, KeptFile};
+use super::perform::{Local, Place, Streamed, out_of_step};
 use super::plan::{Action, Event, Order, Outcome, Pauses, Plan};
-use super::slot::{SlotWriter, Written, inspect_slot};
 use crate::failure::{Class, Failure};
 use crate::registry::pull::Pulled;
 use crate::registry::session::Credentials;
@@ -75,8 +79,9 @@ pub struct Install<'a> {
     tell: Arc<dyn Fn(Progress) + Send + Sync>,
     pulled: Option<Pulled>,
     vouched: Option<Verified<Digest>>,
-    release: Option<Verified<Release>>,
-    writer: Option<SlotWriter>,
+    release: Option<Release>,
+    /// Taken while it works on another thread.
+    local: Option<Local<Site>>,
     report: Report,
     progress: Progress,
 }
@@ -133,7 +138,7 @@ impl<'a> Install<'a> {
             pulled: None,
             vouched: None,
             release: None,
-            writer: None,
+            local: Some(Local::new(site.clone())),
             report: Report {
                 result: Ok(Outcome::Available),
                 retry_after: None,
@@ -183,34 +188,28 @@ impl<'a> Install<'a> {
             Action::Resolve => self.resolve().await,
             Action::Verify => self.verify().await,
             Action::Describe => self.describe().await,
-            Action::ReadRecord => {
-                let record = self.site.record()?.get()?;
-                Ok(Event::Record(Box::new(record)))
-            }
-            Action::Force(digest) => self.tell_record(RecordEvent::Force { digest }),
-            Action::Disarm => self.tell_record(RecordEvent::Disarm),
-            Action::Seal(facts) => self.tell_record(RecordEvent::Seal(facts)),
-            Action::Arm => self.tell_record(RecordEvent::Arm),
-            Action::Open => self.open().await,
             Action::Stream => self.stream().await,
             Action::Wait(pause) => {
                 tokio::time::sleep(pause).await;
                 Ok(Event::Waited)
             }
-            Action::ReadBack => self.read_back().await,
-            Action::WriteTrailer => {
-                self.on_slot(|writer, _, _| writer.write_trailer()).await?;
-                Ok(Event::Done)
-            }
-            Action::Inspect => self.inspect().await,
-            // The caller has taken this one.
-            Action::Finish(_) => Ok(Event::Done),
+            local => self.perform_here(local).await,
         }
     }
 
-    fn tell_record(&self, event: RecordEvent) -> Result<Event, Failure> {
-        self.site.record()?.apply(event)?;
-        Ok(Event::Done)
+    /// Does something with slot or record, off the network's thread.
+    async fn perform_here(&mut self, action: Action) -> Result<Event, Failure> {
+        let mut local = self.local.take().ok_or_else(out_of_step)?;
+        let told = self.teller(&self.progress.phase);
+        let (local, done) = tokio::task::spawn_blocking(move || {
+            let done = local.perform(&action, told);
+            (local, done)
+        })
+        .await
+        .map_err(|_| out_of_step())?;
+        self.report.resumed = local.resumed;
+        self.local = Some(local);
+        done
     }
 
     fn heard(&mut self, error: RegistryError) -> Failure {
@@ -295,9 +294,10 @@ impl<'a> Install<'a> {
         self.report.version = release.get().labels.version.clone();
         self.progress.version = self.report.version.clone();
         self.progress.total = release.get().labels.slot_size;
-        let described = Event::Described(digest, Box::new(release.get().clone()));
-        self.release = Some(release);
-        Ok(described)
+        let release = release.get().clone();
+        self.local.as_mut().ok_or_else(out_of_step)?.describe(digest, release.clone());
+        self.release = Some(release.clone());
+        Ok(Event::Described(digest, Box::new(release)))
     }
 
     async fn pull(&mut self, digest: Digest) -> Result<Bytes, Failure> {
@@ -309,66 +309,28 @@ impl<'a> Install<'a> {
         Failure::new(Class::Corrupt, what, format!("{}: {what}: {error}", self.source))
     }
 
-    fn release(&self) -> Result<Release, Failure> {
-        self.release.as_ref().map(|release| release.get().clone()).ok_or_else(out_of_step)
-    }
-
-    async fn open(&mut self) -> Result<Event, Failure> {
-        let release = self.release()?;
-        let slot = self.site.running.other();
-        let digest = self.report.digest.ok_or_else(out_of_step)?;
-        // Without it there is no checkpoint, which only costs the resume.
-        let _ = std::fs::create_dir_all(&self.site.state);
-        let checkpoint = Checkpoint::new(&self.site.state.join(CHECKPOINT), slot, digest);
-        let writer = SlotWriter::open(&self.site.device(slot), &release, checkpoint)?;
-        self.writer = Some(writer);
-        let resumed = self
-            .on_slot(|writer, _, _| {
-                writer.clear_trailer()?;
-                writer.take_up()
-            })
-            .await?;
-        self.report.resumed = resumed;
-        Ok(Event::Opened)
-    }
-
     /// One try to stream what is left, from the network into the slot.
     async fn stream(&mut self) -> Result<Event, Failure> {
-        let release = self.release()?;
-        let mut writer = self.writer.take().ok_or_else(out_of_step)?;
-        let (from, until) = writer.wanted().ok_or_else(out_of_step)?;
+        let release = self.release.clone().ok_or_else(out_of_step)?;
+        let mut local = self.local.take().ok_or_else(out_of_step)?;
+        let wanted = local.wanted()?;
         let (sender, mut receiver) = mpsc::channel::<Bytes>(PIECES);
-        let tell = Arc::clone(&self.tell);
-        let mut progress = Progress { phase: "downloading".into(), ..self.progress.clone() };
+        let told = self.teller("downloading");
         let writing = tokio::task::spawn_blocking(move || {
-            let written = writer.consume(
-                || receiver.blocking_recv(),
-                |done| {
-                    progress.done = done;
-                    tell(progress.clone());
-                },
-            );
+            let streamed = local.stream(|| receiver.blocking_recv(), told);
             // Dropped here, so that the network side hears at once when the slot side is done.
             drop(receiver);
-            (writer, written)
+            (local, streamed)
         });
         let repository = self.source.repository.clone();
-        let fetched = fetch(&self.registry, &repository, &release, (from, until), &sender).await;
+        let (bytes, broken) = fetch(&self.registry, &repository, &release, wanted, &sender).await;
         drop(sender);
-        let (writer, written) = writing.await.map_err(|_| out_of_step())?;
-        let done = writer.done();
-        let received = match &written {
-            Ok(Written::All) => writer.check_received(&release),
-            _ => Ok(()),
-        };
-        self.writer = Some(writer);
-        let (bytes, broken) = fetched;
+        let (local, streamed) = writing.await.map_err(|_| out_of_step())?;
+        self.local = Some(local);
         self.report.downloaded += bytes;
-        received?;
-        match written? {
-            Written::All => Ok(Event::Received),
-            Written::BadFrame(why) => Ok(Event::BadFrame(done, why)),
-            Written::Partly => {
+        match streamed? {
+            Streamed::Told(event) => Ok(event),
+            Streamed::EndedEarly(done) => {
                 // The token or the signed address of a storage server may have run out.
                 self.registry.forget_tokens();
                 let broken = broken.unwrap_or_else(|| {
@@ -384,28 +346,6 @@ impl<'a> Install<'a> {
         }
     }
 
-    async fn read_back(&mut self) -> Result<Event, Failure> {
-        self.on_slot(|writer, release, told| writer.read_back(release, told)).await?;
-        Ok(Event::ReadBack)
-    }
-
-    async fn inspect(&mut self) -> Result<Event, Failure> {
-        let release = self.release()?;
-        let device = self.site.device(self.site.running.other());
-        let told = self.teller("reading back");
-        let inspected = tokio::task::spawn_blocking(move || inspect_slot(&device, told))
-            .await
-            .map_err(|_| out_of_step())?;
-        let equal = match inspected {
-            Ok(inspected) => {
-                inspected.sha256 == release.labels.slot_sha256 && inspected.agrees(&release).is_ok()
-            }
-            // Gone bad since: it is written anew, and a disk that is broken shows then.
-            Err(_) => false,
-        };
-        Ok(Event::Inspected(equal))
-    }
-
     fn teller(&self, phase: &str) -> impl FnMut(u64) + Send + use<> {
         let tell = Arc::clone(&self.tell);
         let mut progress = Progress { phase: phase.to_owned(), ..self.progress.clone() };
@@ -414,26 +354,35 @@ impl<'a> Install<'a> {
             tell(progress.clone());
         }
     }
+}
 
-    /// Does something slow with the slot, off the network's thread.
-    async fn on_slot<T: Send + 'static>(
-        &mut self,
-        work: impl FnOnce(&mut SlotWriter, &Release, Box<dyn FnMut(u64) + Send>) -> Result<T, Failure>
-        + Send
-        + 'static,
-    ) -> Result<T, Failure> {
-        let release = self.release()?;
-        let mut writer = self.writer.take().ok_or_else(out_of_step)?;
-        let phase = self.progress.phase.clone();
-        let told = Box::new(self.teller(&phase));
-        let (writer, done) = tokio::task::spawn_blocking(move || {
-            let done = work(&mut writer, &release, told);
-            (writer, done)
-        })
-        .await
-        .map_err(|_| out_of_step())?;
-        self.writer = Some(writer);
-        done
+impl Place for Site {
+    type Disk = FileDisk;
+
+    fn record(&self) -> Result<Record, Failure> {
+        Ok(Site::record(self)?.get()?)
+    }
+
+    fn tell(&self, event: RecordEvent) -> Result<(RecordAction, Record), Failure> {
+        Ok(Site::record(self)?.apply(event)?)
+    }
+
+    fn running(&self) -> Slot {
+        self.running
+    }
+
+    fn shown(&self, slot: Slot) -> String {
+        self.device(slot).display().to_string()
+    }
+
+    fn open(&self, slot: Slot, write: bool) -> std::io::Result<FileDisk> {
+        FileDisk::open(&self.device(slot), write)
+    }
+
+    fn checkpoint(&self) -> Box<dyn Keep + Send> {
+        // Without the folder there is no checkpoint, which only costs the resume.
+        let _ = std::fs::create_dir_all(&self.state);
+        Box::new(KeptFile(self.state.join(CHECKPOINT)))
     }
 }
 
@@ -495,8 +444,4 @@ fn not_signed(source: &Reference, digest: Digest, reasons: &[NotVouched]) -> Fai
             Failure::refused(kind, format!("{source} ({digest}) is not accepted: {told}"))
         }
     }
-}
-
-fn out_of_step() -> Failure {
-    Failure::new(Class::System, "engine", "update engine out of step")
 }

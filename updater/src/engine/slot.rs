@@ -32,8 +32,8 @@ const COMPRESSED_MAX: usize = (FRAME_SIZE as usize) + (64 << 10);
 const FRAME: usize = FRAME_SIZE as usize;
 
 /// The image of one release on its way into one slot.
-pub struct SlotWriter {
-    disk: FileDisk,
+pub struct SlotWriter<D> {
+    disk: D,
     shown: String,
     frames: FrameTable,
     slot_size: u64,
@@ -60,19 +60,17 @@ pub enum Written {
     BadFrame(String),
 }
 
-impl SlotWriter {
-    /// Opens the slot at `device` for `release`. Writes nothing.
+impl<D: Disk<Error = io::Error>> SlotWriter<D> {
+    /// Begins to write `release` into the slot `disk`, which is called `shown`. Writes nothing.
     ///
     /// # Errors
-    /// A disk fault.
-    pub fn open(
-        device: &Path,
+    /// A refusal when the slot is too small, or a fault of the system.
+    pub fn new(
+        disk: D,
+        shown: String,
         release: &Release,
         checkpoint: Checkpoint,
-    ) -> Result<SlotWriter, Failure> {
-        let shown = device.display().to_string();
-        let disk =
-            FileDisk::open(device, true).map_err(|error| disk_fault("open", &shown, error))?;
+    ) -> Result<Self, Failure> {
         if disk.size() < release.labels.slot_size {
             return Err(Failure::refused("too-large", format!("{shown}: smaller than the image")));
         }
@@ -391,8 +389,20 @@ impl Inspected {
 /// A disk fault, or a refusal when there is no image in it.
 pub fn inspect_slot(device: &Path, told: impl FnMut(u64)) -> Result<Inspected, Failure> {
     let shown = device.display().to_string();
-    let fault = |what: &str, error| disk_fault(what, &shown, error);
-    let mut disk = FileDisk::open(device, false).map_err(|error| fault("open", error))?;
+    let disk = FileDisk::open(device, false).map_err(|error| disk_fault("open", &shown, error))?;
+    inspect_disk(disk, &shown, told)
+}
+
+/// Inspects the slot `disk`, which is called `shown`, from its own header and trailer.
+///
+/// # Errors
+/// A disk fault, or a refusal when there is no image in it.
+pub fn inspect_disk<D: Disk<Error = io::Error>>(
+    mut disk: D,
+    shown: &str,
+    told: impl FnMut(u64),
+) -> Result<Inspected, Failure> {
+    let fault = |what: &str, error| disk_fault(what, shown, error);
     let mut head = vec![0; block_of(HEADER_SIZE, &disk)];
     disk.read(0, &mut head).map_err(|error| fault("read", error))?;
     let end = Header::decode(&head).ok().and_then(|header| header.trailer_at.checked_add(BLOCK));
@@ -403,8 +413,8 @@ pub fn inspect_slot(device: &Path, told: impl FnMut(u64)) -> Result<Inspected, F
 }
 
 /// Reads the image of `size` bytes; `held_back` stands in for its last block.
-fn inspect(
-    disk: &mut FileDisk,
+fn inspect<D: Disk<Error = io::Error>>(
+    disk: &mut D,
     size: u64,
     held_back: Option<&[u8]>,
     mut told: impl FnMut(u64),
@@ -518,11 +528,11 @@ fn overlap(at: u64, piece: &[u8], from: u64, until: u64) -> Option<&[u8]> {
 }
 
 /// `length` rounded up to whole sectors of `disk`.
-fn block_of(length: usize, disk: &FileDisk) -> usize {
+fn block_of(length: usize, disk: &impl Disk) -> usize {
     length.next_multiple_of(usize::try_from(disk.sector_size()).unwrap_or(length).max(1))
 }
 
-fn disk_fault(what: &str, shown: &str, error: io::Error) -> Failure {
+pub(super) fn disk_fault(what: &str, shown: &str, error: io::Error) -> Failure {
     Failure::new(Class::Disk, "disk", format!("{what} {shown}: {error}; look at the disk"))
 }
 
