@@ -3,7 +3,7 @@
 
 use kernel_abi::FileDisk;
 use partition_layout::boot_variable::BootVariable;
-use partition_layout::disk::{Disk as _, Region};
+use partition_layout::disk::{Disk, Region};
 use partition_layout::gpt::{self, Table};
 use partition_layout::guid::{self, Guid};
 use partition_layout::places;
@@ -95,7 +95,13 @@ fn whole_disks() -> Vec<String> {
 }
 
 fn examine(name: &str, variable: &BootVariable) -> Option<BootedDisk> {
-    let mut disk = FileDisk::open(Path::new(&format!("/dev/{name}")), false).ok()?;
+    let disk = FileDisk::open(Path::new(&format!("/dev/{name}")), false).ok()?;
+    let (table, record) = recognise(disk, variable)?;
+    Some(BootedDisk { name: name.into(), table, record })
+}
+
+/// The partition table and the newest record of `disk`; `None` when it is not the one that booted.
+pub fn recognise<D: Disk>(mut disk: D, variable: &BootVariable) -> Option<(Table, Record)> {
     let (table, _) = gpt::read(&mut disk).ok()?;
     let sector = u64::from(disk.sector_size());
     let entry = table.find(guid::RECORD)?;
@@ -111,5 +117,5 @@ fn examine(name: &str, variable: &BootVariable) -> Option<BootedDisk> {
     } else {
         record.generation <= variable.generation
     };
-    this_boot.then(|| BootedDisk { name: name.into(), table, record })
+    this_boot.then_some((table, record))
 }

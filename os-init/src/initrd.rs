@@ -6,15 +6,15 @@
 use crate::boot_facts::{self, BootFacts, Place, Slots};
 use crate::console::{say, warn};
 use crate::find_disk::{self, BootedDisk};
+use crate::record::protocol::{Answer, Request};
+use crate::record::server::Keeper;
 use crate::watchdog::Petted;
 use kernel_abi::FileDisk;
 use kernel_abi::device_mapper::DeviceMapper;
 use nix::mount::{MsFlags, mount};
-use partition_layout::boot_state::{Event, step};
+use partition_layout::boot_state::Event;
 use partition_layout::boot_variable::{BootVariable, NAME};
-use partition_layout::disk::{Disk as _, Region};
 use partition_layout::guid;
-use partition_layout::places;
 use partition_layout::record::Target;
 use partition_layout::slot::Slot;
 use partition_layout::verity::{VerityTable, hex};
@@ -226,13 +226,10 @@ fn record_corruption(facts: &BootFacts, slot: Slot) {
     let store = || -> Result<(), String> {
         let disk =
             FileDisk::open(Path::new(&facts.record.part), true).map_err(|e| e.to_string())?;
-        let size = disk.size();
-        let mut region = Region::new(disk, 0, size).ok_or("record partition")?;
-        let loaded = places::load(&mut region).map_err(|e| format!("{e:?}"))?;
-        let (_, newest) = loaded.newest.as_ref().ok_or("no record")?;
-        let step = step(newest, slot, Event::VerityError).map_err(|e| e.to_string())?;
-        places::store(&mut region, &loaded, &step.record).map_err(|e| format!("{e:?}"))?;
-        Ok(())
+        match Keeper::new(disk, slot).answer(Request::Apply(Event::VerityError)) {
+            Answer::Ok(..) => Ok(()),
+            Answer::Refused(why) | Answer::Failed(why) => Err(why),
+        }
     };
     if let Err(why) = store() {
         warn(&format!("record the corruption: {why}"));

@@ -12,12 +12,12 @@
 use crate::console::{say, warn};
 use kernel_abi::{FileDisk, block};
 use nix::mount::{MsFlags, mount};
-use partition_layout::disk::Disk as _;
+use partition_layout::disk::Disk;
 use partition_layout::gpt::{self, Copy, Entry, Table};
 use partition_layout::guid::{self, Guid};
 use partition_layout::layout::{STATE_MIN, STATE_NAME};
 use std::fs;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -81,21 +81,9 @@ fn find_or_make(name: &str, pet: &mut dyn FnMut()) -> Result<(String, bool), Str
     let tried = |why: String| format!("state partition of {path}: {why}");
     let mut disk =
         FileDisk::open(Path::new(&path), true).map_err(|e| tried(format!("open: {e}")))?;
-    let (mut table, copy) =
-        gpt::read(&mut disk).map_err(|e| tried(format!("read its table: {e:?}")))?;
-    if copy == Copy::Backup {
+    let Found { mut table, mended, grown } = table_of(&mut disk, random_id).map_err(&tried)?;
+    if mended {
         say("the primary partition table was damaged and is mended from the backup");
-        table.store(&mut disk).map_err(|e| tried(format!("mend its table: {e}")))?;
-    }
-    let mut grown = false;
-    if let Some(entry) = table.find(guid::STATE).cloned() {
-        if let Some(larger) = table.grown(disk.size(), guid::STATE) {
-            grow(&mut disk, &larger, &entry).map_err(|e| tried(format!("grow: {e}")))?;
-            table = larger;
-            grown = true;
-        }
-    } else {
-        table = add(&mut disk, &table).map_err(&tried)?;
     }
     let (number, entry) = table
         .entries
@@ -104,24 +92,88 @@ fn find_or_make(name: &str, pet: &mut dyn FnMut()) -> Result<(String, bool), Str
         .cloned()
         .ok_or_else(|| tried("there is more than one".into()))?;
     let sector = u64::from(table.sector_size);
+    if grown {
+        let (start, length) = (entry.first * sector, entry.sectors() * sector);
+        block::resize_partition(disk.file(), number + 1, start, length)
+            .map_err(|e| tried(format!("grow: {e}")))?;
+    }
     let device = device_of(disk.file(), name, number, &entry, sector).map_err(&tried)?;
     if entry.attributes & UNFORMATTED != 0 {
         format(&device, pet).map_err(&tried)?;
-        for (index, made) in &mut table.entries {
-            if *index == number {
-                made.attributes &= !UNFORMATTED;
-            }
-        }
-        table.store(&mut disk).map_err(|e| tried(format!("store its table: {e}")))?;
+        clear_mark(&mut disk, &mut table, number).map_err(&tried)?;
     }
     Ok((device, grown))
 }
 
-fn add(disk: &mut FileDisk, table: &Table) -> Result<Table, String> {
+/// The table of a disk, with a state partition in it that reaches to the disk's end.
+#[derive(Debug)]
+pub struct Found {
+    /// The table as it is on the disk.
+    pub table: Table,
+    /// The primary was damaged and is written again.
+    pub mended: bool,
+    /// The state partition was made larger; the kernel does not know yet.
+    pub grown: bool,
+}
+
+/// Reads the table and does to it what is due: mends the primary from the backup, makes state larger
+/// after the disk has grown, adds the entry at first boot with an `id` of its own. Writes nothing
+/// where no table is whole.
+///
+/// # Errors
+/// A message. A power cut or an error at any step leaves at least one whole table.
+pub fn table_of<D: Disk<Error = io::Error>>(
+    disk: &mut D,
+    id: impl FnOnce() -> Result<[u8; 16], String>,
+) -> Result<Found, String> {
+    let (table, copy) = gpt::read(disk).map_err(|e| format!("read its table: {e:?}"))?;
+    let mended = copy == Copy::Backup;
+    if mended {
+        table.store(disk).map_err(|e| format!("mend its table: {e}"))?;
+    }
+    if table.find(guid::STATE).is_none() {
+        return Ok(Found { table: add(disk, &table, id)?, mended, grown: false });
+    }
+    match table.grown(disk.size(), guid::STATE) {
+        Some(larger) => {
+            larger.store(disk).map_err(|e| format!("grow: {e}"))?;
+            Ok(Found { table: larger, mended, grown: true })
+        }
+        None => Ok(Found { table, mended, grown: false }),
+    }
+}
+
+/// Says in the table that the file system of entry `number` is whole.
+///
+/// # Errors
+/// A message; it is then made once more at the next boot.
+pub fn clear_mark<D: Disk<Error = io::Error>>(
+    disk: &mut D,
+    table: &mut Table,
+    number: u32,
+) -> Result<(), String> {
+    for (index, made) in &mut table.entries {
+        if *index == number {
+            made.attributes &= !UNFORMATTED;
+        }
+    }
+    table.store(disk).map_err(|e| format!("store its table: {e}"))
+}
+
+fn random_id() -> Result<[u8; 16], String> {
     let mut id = [0; 16];
     fs::File::open("/dev/urandom")
         .and_then(|mut random| random.read_exact(&mut id))
         .map_err(|e| format!("random id: {e}"))?;
+    Ok(id)
+}
+
+fn add<D: Disk<Error = io::Error>>(
+    disk: &mut D,
+    table: &Table,
+    id: impl FnOnce() -> Result<[u8; 16], String>,
+) -> Result<Table, String> {
+    let mut id = id()?;
     // RFC 4122, version 4, in the mixed byte order of a GUID.
     id[7] = id[7] & 0x0f | 0x40;
     id[8] = id[8] & 0x3f | 0x80;
@@ -145,19 +197,10 @@ fn add(disk: &mut FileDisk, table: &Table) -> Result<Table, String> {
 }
 
 /// Whether an ext4 superblock lies at this place: 1024 bytes in, its magic another 56.
-fn holds_ext4(disk: &mut FileDisk, place: u64) -> Result<bool, String> {
+fn holds_ext4<D: Disk<Error = io::Error>>(disk: &mut D, place: u64) -> Result<bool, String> {
     let mut head = [0; 4096];
     disk.read(place, &mut head).map_err(|e| format!("read at {place}: {e}"))?;
     Ok(head[1080..1082] == [0x53, 0xef])
-}
-
-fn grow(disk: &mut FileDisk, larger: &Table, before: &Entry) -> Result<(), String> {
-    larger.store(disk).map_err(|e| e.to_string())?;
-    let sector = u64::from(larger.sector_size);
-    let found = larger.entries.iter().find(|(_, entry)| entry.first == before.first);
-    let Some((number, entry)) = found else { return Ok(()) };
-    let (start, length) = (entry.first * sector, entry.sectors() * sector);
-    block::resize_partition(disk.file(), number + 1, start, length).map_err(|e| e.to_string())
 }
 
 /// The kernel's device of the partition, told to the kernel when it does not know it yet.
