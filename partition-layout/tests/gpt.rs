@@ -1,14 +1,12 @@
 //! Partition tables: one copy is enough, nothing hostile is believed, and growing may be cut.
 #![allow(clippy::unwrap_used, reason = "a test stops there")]
 
-mod memory;
-
-use memory::{FATES, Memory};
 use partition_layout::disk::Disk as _;
 use partition_layout::gpt::{self, Copy, Entry, Error, Invalid, Table};
 use partition_layout::guid::{self, Guid};
 use partition_layout::layout::MIB;
 use proptest::prelude::*;
+use strict_disk::{Fate, StrictDisk};
 
 const SIZE: u64 = 64 * MIB;
 
@@ -20,14 +18,14 @@ fn table(sector_size: u32) -> Table {
         .unwrap()
 }
 
-fn disk(sector_size: u32) -> Memory {
-    let mut disk = Memory::new(sector_size, SIZE);
+fn disk(sector_size: u32) -> StrictDisk {
+    let mut disk = StrictDisk::zeroed(sector_size, SIZE);
     disk.write(0, &table(sector_size).protective_mbr()).unwrap();
     table(sector_size).store(&mut disk).unwrap();
     disk
 }
 
-fn last(disk: &Memory) -> u64 {
+fn last(disk: &StrictDisk) -> u64 {
     disk.size() / u64::from(disk.sector_size()) - 1
 }
 
@@ -51,7 +49,7 @@ fn either_copy_is_enough_and_says_the_same() {
         let mut unreadable = whole.clone();
         unreadable.unreadable.insert(1);
         assert_eq!(gpt::read(&mut unreadable), Ok((table(sector_size), Copy::Backup)));
-        let mut blank = Memory::new(sector_size, SIZE);
+        let mut blank = StrictDisk::zeroed(sector_size, SIZE);
         let absent = Error::Invalid(Invalid::Absent, Invalid::Absent);
         assert_eq!(gpt::read(&mut blank), Err(absent));
     }
@@ -78,7 +76,7 @@ fn partitions_are_aligned_and_found_by_type_alone() {
 
 /// Stores a table that differs from the good one and reads it back.
 fn believed(change: impl FnOnce(&mut Table)) -> bool {
-    let mut disk = Memory::new(512, SIZE);
+    let mut disk = StrictDisk::zeroed(512, SIZE);
     let mut hostile = table(512);
     change(&mut hostile);
     for write in hostile.writes() {
@@ -108,7 +106,7 @@ fn tables_with_right_checksums_and_wrong_bounds_are_not_believed() {
 fn growing_may_be_cut_at_any_point() {
     let larger = 2 * SIZE;
     let mut small = disk(512);
-    let mut grown_disk = Memory::new(512, larger);
+    let mut grown_disk = StrictDisk::zeroed(512, larger);
     // The same content on a larger disk.
     for write in table(512).writes() {
         grown_disk.write(write.at, &write.data).unwrap();
@@ -117,7 +115,7 @@ fn growing_may_be_cut_at_any_point() {
     assert_eq!(gpt::read(&mut small), gpt::read(&mut grown_disk));
     let grown = table(512).grown(larger, guid::STATE).unwrap();
     for operations in 0..=4 {
-        for fate in FATES {
+        for fate in Fate::ALL {
             for odd_only in [false, true] {
                 let mut disk = grown_disk.clone();
                 disk.operations_left = Some(operations);
@@ -126,7 +124,7 @@ fn growing_may_be_cut_at_any_point() {
                 // All sectors meet the fate, or every second one.
                 disk.power_cut(
                     |sector| {
-                        if odd_only && sector % 2 == 0 { memory::Fate::Kept } else { fate }
+                        if odd_only && sector % 2 == 0 { Fate::Kept } else { fate }
                     },
                 );
                 disk.power_on();
@@ -147,7 +145,7 @@ fn growing_may_be_cut_at_any_point() {
 fn a_disk_too_small_for_a_table_has_none() {
     for size in [0, 512, 4096, 30_000] {
         assert_eq!(Table::new(Guid([1; 16]), 512, size), None);
-        let mut disk = Memory::new(512, size / 512 * 512);
+        let mut disk = StrictDisk::zeroed(512, size / 512 * 512);
         assert!(gpt::read(&mut disk).is_err());
     }
     assert!(table(512).append(guid::SLOT_B, Guid([5; 16]), "x", Some(MIB)).is_none());
@@ -180,7 +178,7 @@ proptest! {
             capacity,
             entries: (0..).zip(entries).collect(),
         };
-        let mut disk = Memory::new(512, SMALL * 512);
+        let mut disk = StrictDisk::zeroed(512, SMALL * 512);
         for write in hostile.writes() {
             if write.at + write.data.len() as u64 <= disk.size() {
                 disk.write(write.at, &write.data).unwrap();
@@ -208,7 +206,7 @@ proptest! {
             };
             table = next;
         }
-        let mut disk = Memory::new(sector_size, SIZE);
+        let mut disk = StrictDisk::zeroed(sector_size, SIZE);
         table.store(&mut disk).unwrap();
         prop_assert_eq!(gpt::read(&mut disk), Ok((table, Copy::Primary)));
     }

@@ -2,18 +2,16 @@
 //! flushed: what is found afterwards is the old record or the new one, never neither.
 #![allow(clippy::unwrap_used, reason = "a test stops there")]
 
-mod memory;
-
-use memory::{FATES, Failure, Memory};
 use partition_layout::boot_state::{ImageFacts, factory};
 use partition_layout::disk::Disk as _;
 use partition_layout::places::{self, Error, PLACES, STRIDE, encode_identity};
 use partition_layout::record::Record;
+use strict_disk::{Failure, Fate, StrictDisk};
 
 const DISK_ID: [u8; 16] = [7; 16];
 
-fn fresh(sector_size: u32) -> Memory {
-    let mut disk = Memory::new(sector_size, 16 * STRIDE);
+fn fresh(sector_size: u32) -> StrictDisk {
+    let mut disk = StrictDisk::zeroed(sector_size, 16 * STRIDE);
     let mut identity = vec![0; sector_size as usize];
     identity[..512].copy_from_slice(&encode_identity(DISK_ID, sector_size));
     disk.write(0, &identity).unwrap();
@@ -27,12 +25,12 @@ fn record(floor: u32) -> Record {
 }
 
 /// Loads anew and stores a record that is known by its floor.
-fn store(disk: &mut Memory, floor: u32) -> Result<Record, Error<Failure>> {
+fn store(disk: &mut StrictDisk, floor: u32) -> Result<Record, Error<Failure>> {
     let loaded = places::load(disk)?;
     places::store(disk, &loaded, &record(floor))
 }
 
-fn newest(disk: &mut Memory) -> Option<u32> {
+fn newest(disk: &mut StrictDisk) -> Option<u32> {
     places::load(disk).unwrap().newest.map(|(_, record)| record.floor)
 }
 
@@ -41,7 +39,7 @@ fn sector_of(place: usize, sector_size: u32) -> u64 {
 }
 
 /// One history: `before` stores, then one that the power cuts after `operations`, then a start.
-fn cut_once(disk: &Memory, before: u32, operations: u32, fate: memory::Fate) {
+fn cut_once(disk: &StrictDisk, before: u32, operations: u32, fate: Fate) {
     let history = || format!("{before} stores, cut after {operations} operations, {fate:?}");
     let mut disk = disk.clone();
     disk.operations_left = Some(operations);
@@ -57,7 +55,7 @@ fn cut_once(disk: &Memory, before: u32, operations: u32, fate: memory::Fate) {
     }
     // The machine goes on, torn place or not.
     store(&mut disk, 1000).unwrap();
-    disk.power_cut(|_| memory::Fate::Lost);
+    disk.power_cut(|_| Fate::Lost);
     assert_eq!(newest(&mut disk), Some(1000), "{}", history());
 }
 
@@ -69,7 +67,7 @@ fn a_store_is_all_or_nothing() {
         let mut disk = fresh(sector_size);
         for before in 0..20 {
             for operations in 0..=OPERATIONS {
-                for fate in FATES {
+                for fate in Fate::ALL {
                     cut_once(&disk, before, operations, fate);
                 }
             }
@@ -103,7 +101,7 @@ fn a_store_passes_over_places_that_do_not_take_it() {
                         assert!(broken.len() >= PLACES - 1, "{broken:?}");
                     }
                 }
-                disk.power_cut(|_| memory::Fate::Lost);
+                disk.power_cut(|_| Fate::Lost);
                 assert_eq!(newest(&mut disk), Some(last), "{broken:?}");
             }
         }
@@ -154,10 +152,10 @@ fn only_records_of_this_disk_count_and_only_on_a_disk_of_ours() {
     assert_eq!(newest(&mut disk), Some(9));
     assert_eq!(store(&mut disk, 10), Err(Error::NoPlaceWritable));
     // Zeros are not ours: nothing is written.
-    let mut blank = Memory::new(512, 16 * STRIDE);
+    let mut blank = StrictDisk::zeroed(512, 16 * STRIDE);
     assert_eq!(places::load(&mut blank), Err(Error::NotOurs));
     assert_eq!(store(&mut blank, 1), Err(Error::NotOurs));
-    assert!(blank.fresh.is_empty());
+    assert!(blank.unflushed().is_empty());
 }
 
 #[test]
