@@ -129,7 +129,7 @@ pub fn table_of<D: Disk<Error = io::Error>>(
     let (table, copy) = gpt::read(disk).map_err(|e| format!("read its table: {e:?}"))?;
     let mended = copy == Copy::Backup;
     if mended {
-        table.store(disk).map_err(|e| format!("mend its table: {e}"))?;
+        table.mend(disk).map_err(|e| format!("mend its table: {e}"))?;
     }
     if table.find(guid::STATE).is_none() {
         return Ok(Found { table: add(disk, &table, id)?, mended, grown: false });

@@ -424,10 +424,23 @@ impl Table {
         sector
     }
 
-    /// Writes the backup, flushes, writes the primary, flushes.
+    /// Writes the primary again, where the backup was believed, and flushes. Does not touch the
+    /// backup: it is the only whole copy, and a power cut may spoil what is written, even with
+    /// the same bytes.
     ///
     /// # Errors
-    /// The disk's. A power cut or an error at any step leaves at least one whole table.
+    /// The disk's; the backup is whole all the same.
+    pub fn mend<D: Disk>(&self, disk: &mut D) -> Result<(), D::Error> {
+        let [_, primary] = self.writes();
+        disk.write(primary.at, &primary.data)?;
+        disk.flush()
+    }
+
+    /// Writes the backup, flushes, writes the primary, flushes. Only where the primary was believed.
+    ///
+    /// # Errors
+    /// The disk's. A power cut or an error at any step leaves at least one whole table, if the
+    /// primary was whole before.
     pub fn store<D: Disk>(&self, disk: &mut D) -> Result<(), D::Error> {
         for write in self.writes() {
             disk.write(write.at, &write.data)?;

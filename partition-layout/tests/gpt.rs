@@ -141,6 +141,28 @@ fn growing_may_be_cut_at_any_point() {
     }
 }
 
+/// The backup is the only whole copy then: it must not be written, not even with the same bytes.
+#[test]
+fn mending_may_be_cut_at_any_point() {
+    for sector_size in [512, 4096] {
+        let mut damaged = disk(sector_size);
+        damaged.damage(1, |bytes| bytes[60] ^= 1);
+        for operations in 0..=2 {
+            for fate in Fate::ALL {
+                let mut disk = damaged.clone();
+                disk.operations_left = Some(operations);
+                let done = table(sector_size).mend(&mut disk);
+                assert_eq!(done.is_ok(), operations == 2);
+                disk.power_cut(|_| fate);
+                disk.power_on();
+                let (found, copy) = gpt::read(&mut disk).unwrap();
+                assert_eq!(found, table(sector_size), "cut after {operations}, {fate:?}");
+                assert!(done.is_err() || copy == Copy::Primary);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_disk_too_small_for_a_table_has_none() {
     for size in [0, 512, 4096, 30_000] {

@@ -4,7 +4,8 @@
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use partition_layout::record::{Content, Fault};
+use partition_layout::boot_state::holds;
+use partition_layout::record::{Cause, Content, Fault, QUARANTINE_MAX, Record};
 use partition_layout::slot::Slot;
 use strict_disk::Fate;
 
@@ -102,6 +103,8 @@ pub struct Explorer<'a> {
 struct Before {
     /// The slot that ran confirmed, good.
     ran: Option<Slot>,
+    /// The digests that were held back already.
+    held: [Option<[u8; 16]>; QUARANTINE_MAX],
 }
 
 impl Explorer<'_> {
@@ -119,7 +122,9 @@ impl Explorer<'_> {
             // What ran last, confirmed and stopped in order, or cut off.
             _ => world.record().map(|record| record.default),
         };
-        let before = Before { ran };
+        let record = world.record();
+        let held = record.map(|record| record.quarantine.map(|entry| entry.map(|e| e.prefix)));
+        let before = Before { ran, held: held.unwrap_or_default() };
         let (cuts, done) = noted(world, operation);
         done.map_err(|why| format!("{why}\n  {}", world.trail.join("\n  ")))?;
         for cut in cuts {
@@ -181,6 +186,7 @@ impl Explorer<'_> {
             return;
         }
         world.power = Power::Off;
+        world.gate_waits = false;
         // Short, longer than any boot, or so long that it says nothing; also a clock that jumps back.
         let outages = [5, 700, 7 * 86_400];
         if depth < 3 && self.random.chance(100) {
@@ -268,7 +274,7 @@ impl Explorer<'_> {
         &self,
         world: &World,
         before: Before,
-        record: Option<&partition_layout::record::Record>,
+        record: Option<&Record>,
     ) -> Result<(), String> {
         let Power::Up { slot, confirmed } = world.power else {
             return Err(format!("no slot came up: {:?}", world.power));
@@ -287,22 +293,7 @@ impl Explorer<'_> {
                 return Err(format!("slot {ran} ran well, and slot {slot} was started unasked"));
             }
         }
-        self.judge_holds(world)
-    }
-
-    /// No good release is held because of a power cut.
-    fn judge_holds(&self, world: &World) -> Result<(), String> {
-        let Some(record) = world.record() else { return Err("no record after a boot".into()) };
-        for slot in Slot::ALL {
-            let entry = record.slot(slot);
-            let good = world.behaviour(entry.release) == Behaviour::Good;
-            let held = partition_layout::boot_state::holds(&record, &entry.digest);
-            let operator = held == Some(partition_layout::record::Cause::Operator);
-            if entry.content == Content::Sealed && good && held.is_some() && !operator {
-                return Err(format!("release {} is good and held", entry.release));
-            }
-        }
-        Ok(())
+        judge_holds(world, before)
     }
 
     /// After a cut an update can be made, and is started.
@@ -331,6 +322,21 @@ impl Explorer<'_> {
         }
         Err(said(&world, format!("release {number} was installed and {runs:?} runs")))
     }
+}
+
+/// No good release is held because of a power cut.
+fn judge_holds(world: &World, before: Before) -> Result<(), String> {
+    let Some(record) = world.record() else { return Err("no record after a boot".into()) };
+    for slot in Slot::ALL {
+        let entry = record.slot(slot);
+        let good = world.behaviour(entry.release) == Behaviour::Good;
+        let cause = holds(&record, &entry.digest).filter(|cause| *cause != Cause::Operator);
+        let known = before.held.iter().flatten().any(|prefix| entry.digest.starts_with(prefix));
+        if entry.content == Content::Sealed && good && !known && cause.is_some() {
+            return Err(format!("release {} is good and held", entry.release));
+        }
+    }
+    Ok(())
 }
 
 /// Runs `operation` on a copy of `world` and notes every cut, the last one at its end.

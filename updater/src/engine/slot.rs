@@ -108,8 +108,10 @@ impl<D: Disk<Error = io::Error>> SlotWriter<D> {
         let last = self.disk.size().saturating_sub(BLOCK);
         for at in [old, Some(new)].into_iter().flatten().filter(|at| *at <= last) {
             self.write(at, &[0; TRAILER_SIZE])?;
+            // The place of the new one may lie inside the old image: not before its trailer is gone.
+            self.flush()?;
         }
-        self.flush()
+        Ok(())
     }
 
     /// Reads back what an earlier run wrote and takes up behind it. Returns the bytes found again.
