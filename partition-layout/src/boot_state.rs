@@ -68,7 +68,7 @@ pub enum Event {
     },
     /// The health gate is open (os-init).
     GateOpen,
-    /// The health gate passed (os-init).
+    /// The health gate passed (os-init). Of a slot that is being left it changes nothing.
     Confirm,
     /// The health gate failed or its deadline passed (os-init).
     GateFailed {
@@ -286,6 +286,9 @@ fn started(next: &mut Record, running: Slot, nonce: [u8; 16]) {
 }
 
 fn confirm(next: &mut Record, running: Slot) -> Action {
+    if next.last.stage == Stage::Clean && !next.confirmed_this_boot {
+        return Action::Reboot;
+    }
     next.last.stage = next.last.stage.max(Stage::Confirmed);
     next.last.overdue = 0;
     if next.confirmed_this_boot {
@@ -391,7 +394,13 @@ fn rollback(next: &mut Record, running: Slot) -> Result<Action, Refused> {
         let digest = next.slot(trial).digest;
         hold(next, &digest, Cause::Operator);
         next.end_trial();
-        return Ok(if trial == running { Action::Reboot } else { Action::None });
+        if trial != running {
+            return Ok(Action::None);
+        }
+        // From here on it is left, however long it still runs: a power cut before the reboot is no
+        // hang, and a gate that passes meanwhile does not undo the operator's word.
+        next.last.stage = Stage::Clean;
+        return Ok(Action::Reboot);
     }
     if next.default != running || !next.confirmed_this_boot {
         return Err(Refused::NotConfirmed);

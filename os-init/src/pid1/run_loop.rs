@@ -266,6 +266,10 @@ impl Loop {
             Event::Started { .. } if record.last.overdue >= OVERDUE_MAX => {
                 self.tell_record(Event::Overdue);
             }
+            Event::Confirm if action == Action::Reboot => {
+                self.gate = Gate::Decided;
+                self.decided("failed", "this release is being left, by a rollback or a stop");
+            }
             Event::Confirm => {
                 self.gate = Gate::Decided;
                 self.decided("confirmed", "");
