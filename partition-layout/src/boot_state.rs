@@ -57,7 +57,8 @@ pub enum Blame {
 /// What happened. `running` in [`step`] is the slot that the machine booted from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// os-init runs (os-init): stores the loader's last write again, with the watchdog's status.
+    /// os-init runs (os-init): stores the loader's last write again, with the watchdog's status. A
+    /// start that the watchdog ended counts as overdue.
     /// Where that write is not on the disk, this one takes its place: nothing of an earlier boot,
     /// above all not its confirmation, is taken for this one's.
     Started {
@@ -184,6 +185,11 @@ pub fn step(record: &Record, running: Slot, event: Event) -> Result<Step, Refuse
         Event::Started { nonce, watchdog } => {
             started(&mut next, running, nonce);
             next.last.watchdog = watchdog;
+            if watchdog != 0 {
+                // The start before this one hung, however soon the watchdog ended it. A boot that
+                // was confirmed has no others in a row.
+                next.last.overdue = next.last.overdue.saturating_add(1);
+            }
             Action::None
         }
         Event::GateOpen => {

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test stops there")]
 
 use partition_layout::boot_state::{
-    Action, Blame, Choice, Event, ImageFacts, LoaderPlan, Reason, Refused, Start, Step, factory,
-    holds, may_overwrite, step,
+    Action, Blame, Choice, Event, ImageFacts, LoaderPlan, OVERDUE_MAX, Reason, Refused, Start, Step,
+    factory, holds, may_overwrite, step,
 };
 use partition_layout::record::{Cause, Content, Fault, Record, Stage, Target};
 use partition_layout::slot::Slot::{self, A, B};
@@ -247,6 +247,28 @@ fn power_cuts_do_nothing_to_a_proven_slot() {
         clock_s += seconds;
     }
     assert_eq!(record.default, B);
+}
+
+/// A watchdog ends a hang in a minute: the clock alone would take that for a power cut.
+#[test]
+fn three_hangs_that_the_watchdog_ended_are_evidence_also_when_they_were_short() {
+    let hangs = |mut record: Record, starts: u8| {
+        for _ in 0..starts {
+            record = boot(&record).1;
+            let nonce = record.nonce;
+            record = done(&record, B, Event::Started { nonce, watchdog: 32 });
+        }
+        record
+    };
+    let first = done(&boot(&updated()).1, B, Event::Started { nonce: [7; 16], watchdog: 0 });
+    let hung = hangs(first.clone(), OVERDUE_MAX);
+    assert_eq!(hung.last.overdue, OVERDUE_MAX, "os-init tells Event::Overdue now");
+    let left = step(&hung, B, Event::Overdue).unwrap();
+    assert_eq!((left.action, boot(&left.record).0), (Action::Reboot, A));
+    // A hang of a machine that was well before is forgotten once it is well again.
+    let once = done(&hangs(first, OVERDUE_MAX - 1), B, Event::Confirm);
+    assert_eq!(once.last.overdue, 0);
+    assert_eq!(hangs(once, 1).last.overdue, 1);
 }
 
 #[test]

@@ -22,6 +22,10 @@ use crate::world::{Behaviour, Power, World};
 const BOOT_S: u64 = 60;
 /// A hang before os-init reports is ended after so many seconds by the watchdog that the loader armed.
 const EARLY_HANG_S: u64 = 125;
+/// A hang after os-init reported is ended after so many seconds by the watchdog that os-init armed.
+const WATCHDOG_S: u64 = 100;
+/// What a watchdog says after it has ended a hang.
+const WATCHDOG_STATUS: u32 = 32;
 /// A hang that no watchdog ends: a person comes after so many seconds.
 const LATE_HANG_S: u64 = 3000;
 /// Starts in a row without coming up, after which a machine is called lost.
@@ -154,9 +158,11 @@ impl World {
     fn run_slot(&mut self, slot: Slot, variable: &BootVariable) -> Result<(), String> {
         let range = self.layout.slot(slot);
         self.shared.lock().disk.forbid_writes(range, "the running slot is never written");
-        let release = self.holds(slot);
+        let watchdog = std::mem::take(&mut self.watchdog_status);
+        let release = self.peek(|world| world.holds(slot));
         let behaviour = release.map(|release| self.behaviour(release));
         if behaviour == Some(Behaviour::HangsEarly) {
+            self.watchdog_status = if self.has_watchdog { WATCHDOG_STATUS } else { 0 };
             return self.goes_down("hangs", EARLY_HANG_S);
         }
         if behaviour == Some(Behaviour::Panics) {
@@ -169,12 +175,12 @@ impl World {
             self.tell(slot, Event::VerityError).ok();
             return self.goes_down("dm-verity finds a corrupted block", 15);
         }
-        let fits = self.record().is_some_and(|now| now == record);
+        let fits = self.peek(|world| world.record().is_some_and(|now| now == record));
         if !fits {
             return Err("os-init took another record than the newest".into());
         }
         self.bring_up_state();
-        let started = self.tell(slot, Event::Started { nonce: variable.nonce, watchdog: 0 });
+        let started = self.tell(slot, Event::Started { nonce: variable.nonce, watchdog });
         if started.is_ok_and(|(_, record)| record.last.overdue >= OVERDUE_MAX) {
             let told = self.tell(slot, Event::Overdue);
             if matches!(told, Ok((Action::Reboot, _))) {
@@ -187,6 +193,10 @@ impl World {
             return Ok(());
         }
         match behaviour {
+            Some(Behaviour::HangsLate) if self.has_watchdog => {
+                self.watchdog_status = WATCHDOG_STATUS;
+                self.goes_down("hangs, until the watchdog ends it", WATCHDOG_S)
+            }
             Some(Behaviour::HangsLate) => self.goes_down("hangs", LATE_HANG_S),
             Some(Behaviour::FailsGate) => {
                 self.clock_s += 300;

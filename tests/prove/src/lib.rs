@@ -7,13 +7,15 @@
 //!
 //! Reading order: [`layout`] and [`image`] (what lies on a disk), [`machine`] (disk and state, with
 //! every write a point at which the power may go), [`world`], [`boot`] and [`update`] (the product at
-//! work), [`crash`] and [`fates`] (every cut), [`scenarios`] (in what), [`run`] (all of it).
+//! work), [`crash`] and [`fates`] (every cut), [`scenarios`] (in what),
+//! [`lives`] (years), [`run`] (all of it).
 
 pub mod boot;
 pub mod crash;
 pub mod fates;
 pub mod image;
 pub mod layout;
+pub mod lives;
 pub mod machine;
 pub mod random;
 pub mod run;

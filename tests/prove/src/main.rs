@@ -4,14 +4,24 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use prove::crash::Limits;
-use prove::run::{Options, crashes};
+use prove::lives::{Counts, YEAR, live};
+use prove::run::{Failure, Options, crashes, lives};
 
-const USAGE: &str = "usage: prove [--quick | --full] [--seed N] [--time SECONDS] [--only WORDS]";
+const USAGE: &str = "usage: prove [--quick | --full] [--seed N] [--time SECONDS] [--only WORDS] \
+                     [--years MACHINE_YEARS] [--life SEED]";
 /// The seed where none is given.
 const SEED: u64 = 1;
 
 fn options() -> Result<Options, String> {
-    let mut options = Options { seed: SEED, limits: Limits::QUICK, time: None, only: None };
+    let mut options = Options {
+            seed: SEED,
+            limits: Limits::QUICK,
+            time: None,
+            only: None,
+            machine_years: 1200,
+            years: 4,
+            life: None,
+        };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("{word}: a value is missing"));
@@ -21,6 +31,8 @@ fn options() -> Result<Options, String> {
             "--full" => options.limits = Limits::FULL,
             "--seed" => options.seed = number(value()?)?,
             "--time" => options.time = Some(Duration::from_secs(number(value()?)?)),
+            "--years" => options.machine_years = number(value()?)?,
+            "--life" => options.life = Some(number(value()?)?),
             "--only" => options.only = Some(value()?),
             other => return Err(format!("{other} is not known; {USAGE}")),
         }
@@ -37,25 +49,57 @@ fn main() -> ExitCode {
         }
     };
     let begun = Instant::now();
-    let crashes = crashes(&options);
-    for failure in &crashes.failures {
-        eprintln!("BROKEN: {}", failure.what);
-        eprintln!("  in: {} (seed {})", failure.scenario, failure.seed);
-        for line in &failure.history {
-            eprintln!("  {line}");
-        }
+    if let Some(life) = options.life {
+        let mut counts = Counts::default();
+        let lived = live(life, options.years * YEAR, &mut counts);
+        println!("{counts:?}");
+        return match lived {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(broken) => {
+                println!("BROKEN: {}\n  {}", broken.what, broken.history.join("\n  "));
+                ExitCode::FAILURE
+            }
+        };
     }
+    let crashes = crashes(&options);
+    let crash_seconds = begun.elapsed().as_secs_f64();
+    let lives = lives(options.seed, options.machine_years, options.years);
+    let failures: Vec<&Failure> = crashes.failures.iter().chain(&lives.failures).collect();
+    for failure in &failures {
+        tell(failure);
+    }
+    let counts = lives.counts;
     let report = serde_json::json!({
         "seed": options.seed,
-        "seconds": begun.elapsed().as_secs(),
+        "seconds": begun.elapsed().as_secs_f64(),
+        "crash_seconds": crash_seconds,
         "crash_states": crashes.total(),
         "crash_states_by_operation": crashes.states,
         "unbootable": crashes.unbootable,
         "cut_points": crashes.cuts,
         "cut_points_seeded": crashes.seeded_cuts,
         "boots": crashes.boots,
-        "failures": crashes.failures.len(),
+        "machine_years": counts.days / u64::from(YEAR),
+        "lives": {
+            "starts": counts.starts,
+            "power_cuts": counts.cuts,
+            "power_cuts_inside": counts.cuts_inside,
+            "releases": counts.releases,
+            "updates": counts.updates,
+            "fallbacks": counts.fallbacks,
+            "commands": counts.commands,
+            "decays": counts.decays,
+        },
+        "failures": failures.len(),
     });
     println!("{report}");
-    if crashes.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn tell(failure: &Failure) {
+    eprintln!("BROKEN: {}", failure.what);
+    eprintln!("  in: {} (--seed {})", failure.scenario, failure.seed);
+    for line in &failure.history {
+        eprintln!("  {line}");
+    }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::crash::{Explorer, Limits, Seen};
 use crate::layout::Shape;
+use crate::lives::{Counts, YEAR, live};
 use crate::random::Random;
 use crate::scenarios::{Scenario, all};
 use crate::world::World;
@@ -23,6 +24,12 @@ pub struct Options {
     pub time: Option<Duration>,
     /// Only scenarios whose name holds this.
     pub only: Option<String>,
+    /// Machine-years of long lives.
+    pub machine_years: u64,
+    /// Years of one life.
+    pub years: u32,
+    /// Only this life.
+    pub life: Option<u64>,
 }
 
 /// A promise that was broken, for people.
@@ -141,6 +148,51 @@ fn explore(job: &Job<'_>, options: &Options, round: u64) {
             history,
         });
     }
+}
+
+/// What came of long lives.
+#[derive(Debug, Default)]
+pub struct Lives {
+    /// What happened in them.
+    pub counts: Counts,
+    /// What was broken.
+    pub failures: Vec<Failure>,
+}
+
+/// Lives so many machine-years, in lives of `years` each; stops at the first broken promise.
+#[must_use]
+pub fn lives(seed: u64, machine_years: u64, years: u32) -> Lives {
+    let total = Mutex::new(Lives::default());
+    let next = AtomicUsize::new(0);
+    let count = machine_years.div_ceil(u64::from(years));
+    let work = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed) as u64;
+            if index >= count || !lock(&total).failures.is_empty() {
+                return;
+            }
+            let own = seed.wrapping_mul(1_000_003).wrapping_add(index);
+            let mut counts = Counts::default();
+            let lived = live(own, years * YEAR, &mut counts);
+            let mut total = lock(&total);
+            total.counts.add(&counts);
+            if let Err(broken) = lived {
+                total.failures.push(Failure {
+                    scenario: format!("a long life, --life {}", broken.seed),
+                    seed,
+                    what: broken.what,
+                    history: broken.history,
+                });
+            }
+        }
+    };
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(work);
+        }
+    });
+    total.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -108,6 +108,10 @@ pub struct World {
     pub starts: u64,
     /// The firmware's flush does something.
     pub firmware_flushes: bool,
+    /// A watchdog ends a hang, and says so at the next boot.
+    pub has_watchdog: bool,
+    /// What the watchdog says at the next boot.
+    pub watchdog_status: u32,
     /// The health gate does not decide yet.
     pub gate_waits: bool,
     /// What happened, in words.
@@ -128,6 +132,8 @@ impl World {
             clock_s: 1_800_000_000,
             starts: 0,
             firmware_flushes: true,
+            has_watchdog: false,
+            watchdog_status: 0,
             gate_waits: false,
             trail: Vec::new(),
         }
@@ -151,7 +157,11 @@ impl World {
 
     /// Notes something for the history.
     pub fn say(&mut self, what: impl Into<String>) {
-        self.trail.push(what.into());
+        let what = what.into();
+        // A daemon that gets the same answer every day tells nothing new.
+        if self.trail.last() != Some(&what) {
+            self.trail.push(what);
+        }
     }
 
     /// How a release behaves.
@@ -237,6 +247,20 @@ impl World {
     #[must_use]
     pub fn is_held(&self, image: &Image) -> bool {
         self.record().is_some_and(|record| holds(&record, &image.digest.0).is_some())
+    }
+
+    /// Whether the power has gone.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.shared.lock().disk.operations_left == Some(0)
+    }
+
+    /// Looks at the disk without spending any of what is left until the power goes.
+    pub fn peek<T>(&self, look: impl FnOnce(&World) -> T) -> T {
+        let left = self.shared.lock().disk.operations_left.take();
+        let seen = look(self);
+        self.shared.lock().disk.operations_left = left;
+        seen
     }
 
     /// The state file.
