@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test stops there")]
 
 use partition_layout::boot_state::{
-    Action, Blame, Choice, Event, ImageFacts, LoaderPlan, OVERDUE_MAX, Reason, Refused, Start, Step,
-    factory, holds, may_overwrite, step,
+    Action, Blame, Choice, Event, ImageFacts, LoaderPlan, OVERDUE_MAX, Reason, Refused, Start,
+    Step, factory, holds, may_overwrite, step,
 };
 use partition_layout::record::{Cause, Content, Fault, Record, Stage, Target};
 use partition_layout::slot::Slot::{self, A, B};

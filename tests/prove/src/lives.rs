@@ -50,6 +50,8 @@ pub struct Counts {
     pub commands: u64,
     /// Slots that went bad.
     pub decays: u64,
+    /// Releases that came back after their quarantine had made room for others.
+    pub forgotten: u64,
 }
 
 impl Counts {
@@ -64,6 +66,7 @@ impl Counts {
         self.fallbacks += other.fallbacks;
         self.commands += other.commands;
         self.decays += other.decays;
+        self.forgotten += other.forgotten;
     }
 }
 
@@ -222,9 +225,10 @@ impl Life {
         let Some(record) = self.world.record() else { return Ok(()) };
         let Some(release) = self.world.holds(slot) else { return Ok(()) };
         let other = record.slot(slot.other());
-        let good = self.world.holds(slot.other()).is_some_and(|r| {
-            self.world.behaviour(r) == Behaviour::Good && r != release
-        });
+        let good = self
+            .world
+            .holds(slot.other())
+            .is_some_and(|r| self.world.behaviour(r) == Behaviour::Good && r != release);
         let ready = other.content == Content::Sealed && other.fault == Fault::None && good;
         if !ready || record.trial.is_some() || !record.slot(slot).proven {
             return Ok(());
@@ -351,31 +355,40 @@ impl Life {
             self.counts.cuts_inside += 1;
             self.counts.cuts += 1;
             self.world.power = Power::Off;
+            // Where the firmware does not flush, a cut gives back the tries of starts that os-init
+            // never reported.
+            self.may_raise |= !self.world.firmware_flushes;
             self.say("POWER CUT in the middle");
         }
+        self.world.shared.lock().disk.operations_left = None;
+        if gone {
+            self.lose_power();
+        }
+        gone
+    }
+
+    /// What was not flushed meets its fate.
+    fn lose_power(&mut self) {
         let prevails = self.random.pick(&Fate::ALL).copied().unwrap_or(Fate::Lost);
         let random = &mut self.random;
         let mut machine = self.world.shared.lock();
-        machine.disk.operations_left = None;
-        if gone {
-            machine.disk.power_cut(|_| {
-                if random.chance(600) {
-                    prevails
-                } else {
-                    random.pick(&Fate::ALL).copied().unwrap_or(prevails)
-                }
-            });
-            // The state file may be lost, too.
-            if random.chance(100) {
-                machine.file.content = None;
+        machine.disk.power_cut(|_| {
+            if random.chance(600) {
+                prevails
+            } else {
+                random.pick(&Fate::ALL).copied().unwrap_or(prevails)
             }
+        });
+        // The state file may be lost, too.
+        if random.chance(100) {
+            machine.file.content = None;
         }
-        gone
     }
 
     fn cut(&mut self, when: &str) -> Result<(), String> {
         self.counts.cuts += 1;
         self.say(&format!("POWER CUT {when}"));
+        self.lose_power();
         self.world.power = Power::Off;
         // An outage of any length: what ran was confirmed, or it is short.
         let confirmed = self.world.record().is_some_and(|record| record.confirmed_this_boot);
@@ -457,7 +470,14 @@ impl Life {
         let held = holds(record, &entry.digest);
         let on_trial = record.trial == Some(slot) && record.tries > 0;
         if on_trial && self.held.contains(&entry.release) {
-            return Err(format!("release {} was held and is on trial again", entry.release));
+            // The record has room for four; one that made room for others is forgotten.
+            let forgotten = record.quarantined(&entry.digest).is_none()
+                && record.quarantine.iter().all(Option::is_some);
+            if !forgotten {
+                return Err(format!("release {} was held and is on trial again", entry.release));
+            }
+            self.counts.forgotten += 1;
+            self.held.remove(&entry.release);
         }
         match held {
             None | Some(Cause::Operator) => return Ok(()),
@@ -490,7 +510,10 @@ impl Life {
         let well = |slot: Slot| {
             before.slot(slot).proven
                 && before.slot(slot).fault == Fault::None
-                && self.world.holds(slot).is_some_and(|r| self.world.behaviour(r) == Behaviour::Good)
+                && self
+                    .world
+                    .holds(slot)
+                    .is_some_and(|r| self.world.behaviour(r) == Behaviour::Good)
         };
         if well(default) && slot != default && tried != Some(slot) {
             return Err(format!("slot {default} is well, and slot {slot} was started unasked"));

@@ -14,14 +14,14 @@ const SEED: u64 = 1;
 
 fn options() -> Result<Options, String> {
     let mut options = Options {
-            seed: SEED,
-            limits: Limits::QUICK,
-            time: None,
-            only: None,
-            machine_years: 1200,
-            years: 4,
-            life: None,
-        };
+        seed: SEED,
+        limits: Limits::QUICK,
+        time: None,
+        only: None,
+        machine_years: 1200,
+        years: 4,
+        life: None,
+    };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("{word}: a value is missing"));
@@ -89,6 +89,7 @@ fn main() -> ExitCode {
             "fallbacks": counts.fallbacks,
             "commands": counts.commands,
             "decays": counts.decays,
+            "forgotten": counts.forgotten,
         },
         "failures": failures.len(),
     });
