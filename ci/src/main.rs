@@ -1,13 +1,15 @@
 //! `cargo xtask …`: one command for each thing a person does with this repository.
 //!
 //! Reading order: [`packages`] and [`setup`] (what a machine needs), [`images`] (what is built),
-//! [`checks`] (what is tested), [`demo`] (what is shown). [`step`] runs commands with progress.
+//! [`checks`] (what is tested), [`mutants`] (whether the tests would see a fault), [`demo`] (what is
+//! shown). [`step`] runs commands with progress.
 
 mod checks;
 mod demo;
 mod fuzz;
 mod images;
 mod keys;
+mod mutants;
 mod packages;
 mod parallel;
 mod place;
@@ -27,6 +29,8 @@ usage: cargo xtask COMMAND
   test [STEP…]    every test there is, or the named steps (see `cargo xtask test --list`)
   fuzz [--time SECONDS] [TARGET…]
                   run fuzz targets for a minute each, or so long
+  mutants [--list] [--json] [NAME…]
+                  break the product in each way of tests/mutants: does a test see it?
   demo [--keep]   build two releases, boot, update, roll back; table and target/demo.json
 
 setup runs by itself before the others.
@@ -40,6 +44,7 @@ fn main() -> ExitCode {
         ["images", names @ ..] => images::run(names),
         ["test", "--list"] => checks::list(),
         ["test", steps @ ..] => checks::run(steps),
+        ["mutants", words @ ..] => mutants::run(words),
         ["demo", options @ ..] => demo::run(options),
         ["fuzz", words @ ..] => fuzz::run(words),
         ["help" | "--help" | "-h"] => {

@@ -3,7 +3,8 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::LazyLock;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -19,11 +20,40 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 /// Lines of a failed step's log that are shown.
 const TAIL_LINES: usize = 40;
 
+/// How a command ended that ran as a step.
+pub struct Ended {
+    /// Its status.
+    pub status: ExitStatus,
+    /// All that it said, standard output and errors in one file.
+    pub log: PathBuf,
+    /// How long it took.
+    pub took: Duration,
+}
+
 /// Runs `command` quietly as the step `name`; its output goes to `target/logs/<name>.log`.
 ///
 /// # Errors
 /// The command cannot be started, or ends with a failure: then the end of its log is printed.
 pub fn run(name: &str, command: &mut Command) -> Result<()> {
+    let ended = follow(name, command)?;
+    let word = if ended.status.success() { "done" } else { "FAILED" };
+    BARS.suspend(|| eprintln!("  {name}: {word} in {:.1} s", ended.took.as_secs_f32()));
+    if !ended.status.success() {
+        let text = fs::read_to_string(&ended.log).unwrap_or_default();
+        let tail: Vec<&str> = text.lines().rev().take(TAIL_LINES).collect();
+        for line in tail.iter().rev() {
+            eprintln!("    {line}");
+        }
+        bail!("step {name} ended with {}, its log is {}", ended.status, ended.log.display());
+    }
+    Ok(())
+}
+
+/// Runs `command` as [`run`] does, and leaves it to the caller what its end means.
+///
+/// # Errors
+/// The command cannot be started, or its log not be written.
+pub fn follow(name: &str, command: &mut Command) -> Result<Ended> {
     let logs = place::logs();
     fs::create_dir_all(&logs).with_context(|| format!("create {}", logs.display()))?;
     let log_path = logs.join(format!("{}.log", name.replace(['/', ' '], "-")));
@@ -52,16 +82,8 @@ pub fn run(name: &str, command: &mut Command) -> Result<()> {
         }
     }
     let status = child.wait().context("wait for the step")?;
-    shown.end(name, status.success(), begun.elapsed());
-    if !status.success() {
-        let text = fs::read_to_string(&log_path).unwrap_or_default();
-        let tail: Vec<&str> = text.lines().rev().take(TAIL_LINES).collect();
-        for line in tail.iter().rev() {
-            eprintln!("    {line}");
-        }
-        bail!("step {name} ended with {status}, its log is {}", log_path.display());
-    }
-    Ok(())
+    shown.end();
+    Ok(Ended { status, log: log_path, took: begun.elapsed() })
 }
 
 /// Runs `command` with its output on ours, under a headline.
@@ -146,11 +168,9 @@ impl Shown {
         }
     }
 
-    fn end(self, name: &str, ok: bool, elapsed: Duration) {
+    fn end(self) {
         if let Shown::Spinner(bar) = self {
             bar.finish_and_clear();
         }
-        let word = if ok { "done" } else { "FAILED" };
-        BARS.suspend(|| eprintln!("  {name}: {word} in {:.1} s", elapsed.as_secs_f32()));
     }
 }

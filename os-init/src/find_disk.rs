@@ -119,3 +119,67 @@ pub fn recognise<D: Disk>(mut disk: D, variable: &BootVariable) -> Option<(Table
     };
     this_boot.then_some((table, record))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use partition_layout::boot_variable::Extent;
+    use partition_layout::layout::MIB;
+    use partition_layout::record::Target;
+    use partition_layout::slot::Slot;
+    use strict_disk::StrictDisk;
+
+    const DISK_ID: [u8; 16] = [5; 16];
+    const NONCE: [u8; 16] = [7; 16];
+
+    /// A disk whose newest record is of a boot with this nonce.
+    fn disk(disk_id: [u8; 16], nonce: [u8; 16]) -> StrictDisk {
+        let mut disk = StrictDisk::zeroed(512, 64 * MIB);
+        let table = Table::new(Guid([1; 16]), 512, 64 * MIB)
+            .and_then(|t| t.append(guid::RECORD, Guid([2; 16]), "bascule-record", Some(16 * MIB)))
+            .unwrap();
+        table.store(&mut disk).unwrap();
+        let (start, size) = (MIB, 16 * MIB);
+        let mut region = Region::new(&mut disk, start, size).unwrap();
+        region.write(0, &places::encode_identity(disk_id, 512)).unwrap();
+        let loaded = places::load(&mut region).unwrap();
+        let record = Record { nonce, ..Record::fresh(disk_id) };
+        assert_eq!(places::store(&mut region, &loaded, &record).unwrap().generation, 2);
+        disk
+    }
+
+    fn variable(record_written: bool, generation: u64) -> BootVariable {
+        BootVariable {
+            loader: "0.1.0".into(),
+            disk_id: DISK_ID,
+            nonce: NONCE,
+            booted: Target::Slot(Slot::A),
+            slot: Extent::default(),
+            sector_size: 512,
+            generation,
+            record_written,
+            record: Extent::default(),
+            watchdogs: 0,
+            reasons: Vec::new(),
+            buffer: 0,
+        }
+    }
+
+    #[test]
+    fn of_cloned_disks_the_one_that_booted_is_known_by_its_nonce() {
+        let written = variable(true, 2);
+        let (table, record) = recognise(disk(DISK_ID, NONCE), &written).unwrap();
+        assert_eq!((record.nonce, record.disk_id), (NONCE, DISK_ID));
+        assert!(table.find(guid::RECORD).is_some());
+        assert!(recognise(disk(DISK_ID, [8; 16]), &written).is_none(), "its clone");
+        assert!(recognise(disk([6; 16], NONCE), &written).is_none(), "another disk");
+        assert!(recognise(StrictDisk::zeroed(512, 64 * MIB), &written).is_none());
+    }
+
+    #[test]
+    fn where_the_loader_could_not_write_no_later_record_is_this_boots() {
+        assert!(recognise(disk(DISK_ID, [8; 16]), &variable(false, 2)).is_some());
+        assert!(recognise(disk(DISK_ID, [8; 16]), &variable(false, 1)).is_none());
+        assert!(recognise(disk([6; 16], [8; 16]), &variable(false, 2)).is_none());
+    }
+}

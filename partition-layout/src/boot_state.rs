@@ -183,9 +183,10 @@ pub fn step(record: &Record, running: Slot, event: Event) -> Result<Step, Refuse
     let other = running.other();
     let action = match event {
         Event::Started { nonce, watchdog } => {
+            let is_first = next.nonce != nonce || next.last.stage < Stage::Init;
             started(&mut next, running, nonce);
             next.last.watchdog = watchdog;
-            if watchdog != 0 {
+            if is_first && watchdog != 0 {
                 // The start before this one hung, however soon the watchdog ended it. A boot that
                 // was confirmed has no others in a row.
                 next.last.overdue = next.last.overdue.saturating_add(1);
@@ -292,7 +293,8 @@ fn started(next: &mut Record, running: Slot, nonce: [u8; 16]) {
 }
 
 fn confirm(next: &mut Record, running: Slot) -> Action {
-    if next.last.stage == Stage::Clean && !next.confirmed_this_boot {
+    let was_started = next.last.target == Some(Target::Slot(running));
+    if was_started && next.last.stage == Stage::Clean && !next.confirmed_this_boot {
         return Action::Reboot;
     }
     next.last.stage = next.last.stage.max(Stage::Confirmed);

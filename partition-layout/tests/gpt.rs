@@ -164,6 +164,46 @@ fn mending_may_be_cut_at_any_point() {
 }
 
 #[test]
+fn a_table_is_fitted_to_a_disk_that_still_holds_its_partitions() {
+    let table = table(512);
+    assert_eq!(table.fitted(SIZE), Some(table.clone()));
+    let larger = table.fitted(2 * SIZE).unwrap();
+    assert_eq!((larger.sectors, &larger.entries), (2 * SIZE / 512, &table.entries));
+    let end = (table.entries[2].1.last + 1) * 512;
+    // Behind the last partition: 32 sectors of entries and one of header.
+    let smallest = end + 33 * 512;
+    assert_eq!(table.fitted(smallest).map(|t| t.last_usable), Some(table.entries[2].1.last));
+    assert_eq!(table.fitted(smallest - 512), None);
+    assert_eq!(table.fitted(0), None);
+}
+
+#[test]
+fn only_what_is_last_and_has_room_behind_it_grows() {
+    let table = table(512);
+    assert!(table.grown(2 * SIZE, guid::STATE).is_some());
+    assert_eq!(table.grown(SIZE, guid::STATE), None, "no room");
+    assert_eq!(table.grown(SIZE / 2, guid::STATE), None, "smaller");
+    assert_eq!(table.grown(2 * SIZE, guid::SLOT_A), None, "not the last");
+    assert_eq!(table.grown(0, guid::STATE), None);
+    let grown = table.grown(2 * SIZE, guid::STATE).unwrap();
+    let last = grown.find(guid::STATE).unwrap().last;
+    assert!(((last + 1) * 512).is_multiple_of(MIB) && last <= grown.last_usable);
+    assert!((last + 1) * 512 + MIB > 2 * SIZE - 33 * 512, "all that is there");
+}
+
+#[test]
+fn headers_of_a_strange_size_are_not_read() {
+    for size in [0_u32, 91, 513, u32::MAX] {
+        let mut disk = disk(512);
+        for sector in [1, last(&disk)] {
+            disk.damage(sector, |bytes| bytes[12..16].copy_from_slice(&size.to_le_bytes()));
+        }
+        let bounds = Error::Invalid(Invalid::Bounds, Invalid::Bounds);
+        assert_eq!(gpt::read(&mut disk), Err(bounds), "{size}");
+    }
+}
+
+#[test]
 fn a_disk_too_small_for_a_table_has_none() {
     for size in [0, 512, 4096, 30_000] {
         assert_eq!(Table::new(Guid([1; 16]), 512, size), None);

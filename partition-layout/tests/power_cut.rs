@@ -19,9 +19,13 @@ fn fresh(sector_size: u32) -> StrictDisk {
     disk
 }
 
+/// A record that is known by its floor, with something in its last bytes: one that was half written
+/// is told from a whole one.
 fn record(floor: u32) -> Record {
     let facts = ImageFacts { release: 1, secver: 1, digest: [1; 32] };
-    Record { floor, ..factory(DISK_ID, facts) }
+    let mut record = Record { floor, ..factory(DISK_ID, facts) };
+    record.raw[312..].fill(0x5A);
+    record
 }
 
 /// Loads anew and stores a record that is known by its floor.
@@ -31,7 +35,9 @@ fn store(disk: &mut StrictDisk, floor: u32) -> Result<Record, Error<Failure>> {
 }
 
 fn newest(disk: &mut StrictDisk) -> Option<u32> {
-    places::load(disk).unwrap().newest.map(|(_, record)| record.floor)
+    let (_, record) = places::load(disk).unwrap().newest?;
+    assert_eq!(record.raw[312..], [0x5A; 200], "half a record is none");
+    Some(record.floor)
 }
 
 fn sector_of(place: usize, sector_size: u32) -> u64 {
@@ -105,6 +111,22 @@ fn a_store_passes_over_places_that_do_not_take_it() {
                 assert_eq!(newest(&mut disk), Some(last), "{broken:?}");
             }
         }
+    }
+}
+
+#[test]
+fn the_newest_place_is_not_even_overwritten_where_no_other_takes_the_record() {
+    for before in 1..2 * PLACES as u32 {
+        let mut disk = fresh(512);
+        for floor in 0..before {
+            store(&mut disk, floor).unwrap();
+        }
+        let (newest_place, _) = places::load(&mut disk).unwrap().newest.unwrap();
+        let others = (0..PLACES).filter(|place| *place != newest_place);
+        disk.unwritable = others.map(|place| sector_of(place, 512)).collect();
+        assert_eq!(store(&mut disk, 100), Err(Error::NoPlaceWritable));
+        assert!(disk.unflushed().is_empty(), "after {before} stores");
+        assert_eq!(newest(&mut disk), Some(before - 1));
     }
 }
 

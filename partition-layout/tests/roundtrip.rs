@@ -182,6 +182,52 @@ fn trailers_that_contradict_themselves_are_refused() {
     assert_eq!(Trailer::decode(&[0; 4096]), Err(slot_image::Invalid::Absent));
 }
 
+/// The same bytes with the checksum put right.
+fn resealed(bytes: &[u8]) -> Vec<u8> {
+    let mut out = bytes.to_vec();
+    put(&mut out, 12, &[0; 4]);
+    let crc = crc32c(&[&out]);
+    put(&mut out, 12, &crc.to_le_bytes());
+    out
+}
+
+#[test]
+fn headers_and_trailers_of_later_versions_or_that_lead_nowhere_are_refused() {
+    let mut header = Header { trailer_at: 32768 }.encode();
+    assert_eq!(Header::decode(&resealed(&header)), Ok(Header { trailer_at: 32768 }));
+    header[8] = 2;
+    assert_eq!(Header::decode(&resealed(&header)), Err(slot_image::Invalid::Unknown(2)));
+    let mut trailer = sample_trailer().encode();
+    trailer[9] = 1;
+    assert_eq!(Trailer::decode(&resealed(&trailer)), Err(slot_image::Invalid::Unknown(0x101)));
+    for trailer_at in [0, 4095, 32769] {
+        let header = Header { trailer_at }.encode();
+        assert_eq!(Header::decode(&header), Err(slot_image::Invalid::Value), "{trailer_at}");
+    }
+    for (size, aligned) in [(0, Some(0)), (1, Some(4096)), (4096, Some(4096)), (u64::MAX, None)] {
+        assert_eq!(slot_image::align(size), aligned);
+    }
+}
+
+#[test]
+fn no_byte_of_header_or_trailer_may_change() {
+    let (header, trailer) = (Header { trailer_at: 32768 }.encode(), sample_trailer().encode());
+    let altered = |bytes: &[u8], at: usize| {
+        let mut altered = bytes.to_vec();
+        altered[at] ^= 1;
+        altered
+    };
+    for at in 0..header.len() {
+        assert!(Header::decode(&altered(&header, at)).is_err(), "byte {at}");
+    }
+    for at in 0..trailer.len() {
+        assert!(Trailer::decode(&altered(&trailer, at)).is_err(), "byte {at}");
+    }
+    // Half written: the rest is zeros.
+    let half = [&trailer[..128], &[0; 4096 - 128]].concat();
+    assert_eq!(Trailer::decode(&half), Err(slot_image::Invalid::Checksum));
+}
+
 fn sample_labels() -> ImageLabels {
     ImageLabels {
         product: "bascule".into(),
@@ -249,6 +295,72 @@ fn any_reason() -> impl Strategy<Value = Reason> {
         any_slot().prop_map(Reason::UnprovenEnded),
         any_slot().prop_map(Reason::Overdue),
     ]
+}
+
+#[test]
+fn a_boot_variable_without_a_target_is_refused_and_strange_reasons_are_passed_over() {
+    let with = |kind: u16, value: &[u8]| {
+        let bytes = sample_variable().encode();
+        let entries = tlv::parse(&bytes[12..]).unwrap();
+        let mut out = bytes[..12].to_vec();
+        for (known, old) in entries {
+            tlv::push(&mut out, known, if known == kind { value } else { old });
+        }
+        BootVariable::decode(&out)
+    };
+    for booted in [&[0][..], &[4], &[], &[1, 1]] {
+        assert_eq!(with(4, booted), None, "{booted:?}");
+    }
+    let reasons = [[0, 1, 0], [8, 1, 0], [1, 0, 0], [2, 3, 3], [6, 2, 0], [3, 0, 0]].concat();
+    let read = with(11, &reasons).unwrap().reasons;
+    assert_eq!(read, [Reason::Overdue(Slot::B), Reason::NotWritable]);
+    assert!(with(11, &[6, 2]).unwrap().reasons.is_empty());
+}
+
+#[test]
+fn entries_too_long_for_a_list_are_left_out_and_cut_lists_are_refused() {
+    let mut out = Vec::new();
+    tlv::push(&mut out, 1, &vec![0; 0x1_0000]);
+    assert!(out.is_empty());
+    tlv::push(&mut out, 1, &vec![7; 0xFFFF]);
+    assert_eq!(tlv::parse(&out).unwrap(), [(1, &vec![7; 0xFFFF][..])]);
+    assert!(tlv::parse(&out[..out.len() - 1]).is_err());
+    assert!(tlv::parse(&[1, 0, 0, 0, 1]).is_err(), "half a head");
+    assert_eq!(tlv::parse(&[1, 0, 0, 0, 0, 0]), Ok(vec![(1, &[][..])]));
+}
+
+#[test]
+fn frame_tables_that_are_no_table_are_refused() {
+    const FRAME: u64 = frames::FRAME_SIZE;
+    let decode = |head, slot: &str, tail, size| frames::FrameTable::decode(head, slot, tail, size);
+    // One frame of 0x030201 bytes.
+    let one = frames::base64_encode(&[1, 2, 3]);
+    let table = decode(60, &one, 20, 4096).unwrap();
+    assert_eq!(
+        (table.slot.as_slice(), table.offset(1)),
+        (&[0x03_02_01][..], Some(60 + 0x03_02_01))
+    );
+    assert_eq!((table.offset(0), table.offset(2)), (Some(60), None));
+    assert!(decode(4096, &one, 1, FRAME).is_ok());
+    let value = Err(frames::Invalid::Value);
+    for (head, tail, size) in
+        [(0, 20, 4096), (4097, 20, 4096), (60, 0, 4096), (60, 4097, 4096), (60, 20, FRAME + 1)]
+    {
+        assert_eq!(decode(head, &one, tail, size), value, "{head}, {tail}, {size}");
+    }
+    assert_eq!(decode(60, "", 20, 0), value, "no frame");
+    assert_eq!(decode(60, &frames::base64_encode(&[0; 3]), 20, 4096), value, "an empty frame");
+    let most = frames::base64_encode(&[1; 3 * frames::FRAMES_MAX]);
+    assert!(decode(60, &most, 20, frames::FRAMES_MAX as u64 * FRAME).is_ok());
+    let more = frames::base64_encode(&[1; 3 * (frames::FRAMES_MAX + 1)]);
+    assert_eq!(decode(60, &more, 20, (frames::FRAMES_MAX as u64 + 1) * FRAME), value);
+    for text in ["AQID=", "A", "AQI=", "AQ==", "A===", "AB==", "====", "A*ID", "AQID\n"] {
+        assert_eq!(decode(60, text, 20, 4096), Err(frames::Invalid::Encoding), "{text:?}");
+    }
+    assert_eq!(frames::base64_decode("AQI="), Some(vec![1, 2]));
+    assert_eq!(frames::base64_decode("AQ=="), Some(vec![1]));
+    assert_eq!(frames::tar_header(1 << 33), None);
+    assert!(frames::tar_header((1 << 33) - 1).is_some());
 }
 
 proptest! {

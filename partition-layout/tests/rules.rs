@@ -120,6 +120,23 @@ fn a_slot_that_does_not_load_is_passed_in_the_same_boot_then_recovery_then_firmw
 }
 
 #[test]
+fn what_was_seen_of_a_slot_weighs_more_than_that_it_does_not_load() {
+    let failed = done(&boot(&armed()).1, B, Event::GateFailed { blame: Blame::Slot });
+    let mut plan = plan(&failed);
+    plan.load_failed(B, Cause::Unreadable);
+    let Choice::Start { slot: A, record, .. } = plan.choose() else { panic!() };
+    assert_eq!((record.slot(B).fault, record.slot(B).cause), (Fault::Evidence, Cause::Gate));
+    // Of two load faults the last one is told, and so with a spent trial.
+    let spent = Record { tries: 0, ..armed() };
+    let mut plan = LoaderPlan::new(&spent, start_at(0));
+    let _ = plan.choose();
+    plan.load_failed(B, Cause::Refused);
+    plan.load_failed(B, Cause::Unreadable);
+    let Choice::Start { record, .. } = plan.choose() else { panic!() };
+    assert_eq!((record.slot(B).fault, record.slot(B).cause), (Fault::Load, Cause::Unreadable));
+}
+
+#[test]
 fn without_a_record_the_higher_release_gets_one_try_and_the_other_is_the_default() {
     for (trailers, first, second) in [
         ([Some(facts(1)), Some(facts(2))], B, Some(A)),
@@ -256,6 +273,8 @@ fn three_hangs_that_the_watchdog_ended_are_evidence_also_when_they_were_short() 
         for _ in 0..starts {
             record = boot(&record).1;
             let nonce = record.nonce;
+            // Told twice, as by a helper that was started again: one start all the same.
+            record = done(&record, B, Event::Started { nonce, watchdog: 32 });
             record = done(&record, B, Event::Started { nonce, watchdog: 32 });
         }
         record
@@ -305,6 +324,7 @@ fn clean_stops_refund_at_most_eight_tries_and_once_a_boot() {
             break;
         }
         starts += 1;
+        assert!(starts <= 3 + 8, "for ever");
         record = done(&next, B, Event::CleanStop);
         let twice = done(&record, B, Event::CleanStop);
         assert_eq!(twice, record);
@@ -322,6 +342,7 @@ fn only_a_slot_confirmed_in_this_boot_disarms_a_way_back() {
     let started = done(&stale, B, Event::Started { nonce: [9; 16], watchdog: 4 });
     assert_eq!(refused(&started, B, Event::Disarm), Refused::NotConfirmed);
     assert_eq!((started.last.watchdog, started.last.target), (4, Some(Target::Slot(B))));
+    assert_eq!(started.nonce, [9; 16], "a second word of this boot finds it begun");
     // The same for a confirmation in the other slot.
     let fallback =
         all(&stale, A, &[Event::Started { nonce: [9; 16], watchdog: 0 }, Event::Confirm]);
@@ -353,6 +374,19 @@ fn what_is_no_way_back_may_be_overwritten_by_a_machine_that_cannot_confirm() {
 }
 
 #[test]
+fn a_trial_whose_try_the_loader_could_not_write_pays_for_it_once_it_runs() {
+    let reports = |record: &Record| done(record, B, Event::Started { nonce: [9; 16], watchdog: 0 });
+    let started = reports(&armed());
+    assert_eq!((started.trial, started.tries), (Some(B), 2));
+    assert_eq!(reports(&started).tries, 2, "once a boot");
+    // One that was written is paid for already; the other slot pays for nothing.
+    let written = boot(&armed()).1;
+    let same = done(&written, B, Event::Started { nonce: written.nonce, watchdog: 0 });
+    assert_eq!(same.tries, 2);
+    assert_eq!(done(&armed(), A, Event::Started { nonce: [9; 16], watchdog: 0 }).tries, 3);
+}
+
+#[test]
 fn disarm_seal_and_arm_come_in_this_order() {
     let record = updated();
     assert_eq!(refused(&record, B, Event::Seal(facts(3))), Refused::NotDisarmed);
@@ -364,6 +398,9 @@ fn disarm_seal_and_arm_come_in_this_order() {
     assert_eq!((sealed.trial, sealed.slot(A).release), (None, 3), "sealed is not armed");
     let armed = done(&sealed, B, Event::Arm);
     assert_eq!((armed.trial, armed.tries, armed.clean), (Some(A), 3, 8));
+    // Twice is once: a trial under way is not filled up.
+    let under_way = Record { tries: 1, clean: 2, ..armed.clone() };
+    assert_eq!(done(&under_way, B, Event::Arm), under_way);
     // A newer release may replace one that is only armed.
     assert_eq!(done(&armed, B, Event::Disarm).trial, None);
 }

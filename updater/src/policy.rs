@@ -179,3 +179,7 @@ fn fits(release: &Release, machine: &Machine) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "policy_tests.rs"]
+mod tests;

@@ -136,6 +136,7 @@ mod tests {
     use crate::record::Client;
     use kernel_abi::FileDisk;
     use partition_layout::boot_state::ImageFacts;
+    use strict_disk::StrictDisk;
 
     fn image(path: &Path) -> FileDisk {
         fs::File::create(path).unwrap().set_len(16 << 20).unwrap();
@@ -145,6 +146,46 @@ mod tests {
         let facts = ImageFacts { release: 1, secver: 0, digest: [0; 32] };
         places::store(&mut disk, &loaded, &boot_state::factory([5; 16], facts)).unwrap();
         disk
+    }
+
+    fn keeper() -> Keeper<StrictDisk> {
+        let mut disk = StrictDisk::zeroed(512, 16 << 20);
+        disk.put(0, &places::encode_identity([5; 16], 512));
+        let loaded = places::load(&mut disk).unwrap();
+        let facts = ImageFacts { release: 1, secver: 0, digest: [0; 32] };
+        places::store(&mut disk, &loaded, &boot_state::factory([5; 16], facts)).unwrap();
+        Keeper::new(disk, Slot::A)
+    }
+
+    fn generation(answer: Answer) -> u64 {
+        let Answer::Ok(_, record) = answer else { panic!("{answer:?}") };
+        record.generation
+    }
+
+    #[test]
+    fn a_start_is_stored_again_although_it_changes_nothing() {
+        let mut keeper = keeper();
+        let started = Request::Apply(Event::Started { nonce: [9; 16], watchdog: 0 });
+        let first = generation(keeper.answer(started));
+        // The loader's flush may have done nothing; this one does.
+        assert_eq!(generation(keeper.answer(started)), first + 1);
+        assert_eq!(generation(keeper.answer(Request::Get)), first + 1);
+        assert!(keeper.disk.unflushed().is_empty());
+    }
+
+    #[test]
+    fn what_is_refused_or_cannot_be_stored_is_told_and_leaves_the_record() {
+        let mut keeper = keeper();
+        let refused = keeper.answer(Request::Apply(Event::Disarm));
+        assert_eq!(refused, Answer::Refused(boot_state::Refused::NotConfirmed.to_string()));
+        let started = Event::Started { nonce: [9; 16], watchdog: 0 };
+        let before = generation(keeper.answer(Request::Apply(started)));
+        keeper.disk.unwritable = (0..32 << 10).collect();
+        let failed = keeper.answer(Request::Apply(Event::Confirm));
+        assert!(matches!(failed, Answer::Failed(_)), "{failed:?}");
+        assert_eq!(generation(keeper.answer(Request::Get)), before);
+        keeper.disk.unreadable = (0..32 << 10).collect();
+        assert!(matches!(keeper.answer(Request::Get), Answer::Failed(_)));
     }
 
     #[test]
@@ -165,6 +206,7 @@ mod tests {
             client.apply(Event::Disarm),
             Err(super::super::Error::Refused(boot_state::Refused::NotConfirmed.to_string()))
         );
+        client.apply(Event::Started { nonce: [9; 16], watchdog: 0 }).unwrap();
         let (_, confirmed) = client.apply(Event::Confirm).unwrap();
         assert!(confirmed.slot(Slot::A).proven);
         let (_, again) = client.apply(Event::Confirm).unwrap();

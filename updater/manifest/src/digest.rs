@@ -94,8 +94,23 @@ mod tests {
         let text = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(digest.to_string(), text);
         assert_eq!(Digest::parse(text), Some(digest));
-        for bad in [&text[7..], &text.to_uppercase(), &text[..70], "sha512:00", "", "sha256:é"] {
+        let no_hex = text.replace('e', "g");
+        let upper = text.replace('e', "E");
+        for bad in [&text[7..], &upper, &no_hex, &text[..70], "sha512:00", "", "sha256:é"] {
             assert_eq!(Digest::parse(bad), None, "{bad}");
         }
+        assert_eq!(format!("{digest:?}"), text);
+    }
+
+    #[test]
+    fn the_tags_beside_an_image_are_those_that_cosign_and_oci_name() {
+        let digest = Digest([0xab; 32]);
+        let hex = "ab".repeat(32);
+        assert_eq!(digest.signature_tag(), format!("sha256-{hex}.sig"));
+        assert_eq!(digest.referrers_tag(), format!("sha256-{hex}"));
+        let json = format!("\"sha256:{hex}\"");
+        assert_eq!(serde_json::to_string(&digest).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Digest>(&json).unwrap(), digest);
+        assert!(serde_json::from_str::<Digest>("\"sha256:zz\"").is_err());
     }
 }

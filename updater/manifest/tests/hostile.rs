@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use update_manifest::digest::Digest;
 use update_manifest::oci::{Descriptor, Document, Index, MEDIA_MANIFEST, Manifest};
 use update_manifest::sign::{SigningKey, describe, sign_bundle, sign_simple};
-use update_manifest::trust::{NotVouched, TrustRoots, TrustedKey};
+use update_manifest::trust::{KEYS_MAX, NotVouched, TrustRoots, TrustedKey};
 use update_manifest::verified::{CANDIDATES_MAX, Candidate, Verdict, verify};
 use update_manifest::{bundle, simple_signing};
 
@@ -118,6 +118,74 @@ fn a_signature_for_another_purpose_or_image_vouches_for_nothing() {
     assert_eq!(answer, Err(NotVouched::WrongSubject), "a replay");
     let answer = check(&stated(&statement(bundle::PURPOSE_IMAGE, &json!([]))));
     assert_eq!(answer, Err(NotVouched::WrongSubject));
+    let mut later = statement(bundle::PURPOSE_IMAGE, &subject);
+    later["_type"] = "https://in-toto.io/Statement/v9".into();
+    let answer = check(&stated(&later)).unwrap_err().to_string();
+    assert!(answer.contains("v9"), "{answer}");
+}
+
+/// Signs a simple payload of our choice with our own key.
+fn simple(purpose: &str, digest: &str) -> Result<String, NotVouched> {
+    let payload = json!({ "critical": { "type": purpose,
+        "image": { "docker-manifest-digest": digest } } });
+    let payload = payload.to_string();
+    let mut layer = describe(simple_signing::MEDIA_SIMPLE_SIGNING, payload.as_bytes());
+    let name = simple_signing::ANNOTATION_SIGNATURE.to_owned();
+    layer.annotations.insert(name, STANDARD.encode(raw_sign(&payload)));
+    simple_signing::check(&layer, payload.as_bytes(), image().digest, &roots())
+}
+
+#[test]
+fn a_simple_signature_for_another_purpose_or_image_vouches_for_nothing() {
+    let (purpose, ours) = (simple_signing::PURPOSE_IMAGE, image().digest.to_string());
+    assert_eq!(simple(purpose, &ours), Ok("ours".into()));
+    for other in ["cosign container image attestation", ""] {
+        assert_eq!(simple(other, &ours), Err(NotVouched::WrongPurpose(other.into())));
+    }
+    for other in [&Digest::of(b"other").to_string(), "", "sha512:00", &ours.to_uppercase()] {
+        assert_eq!(simple(purpose, other), Err(NotVouched::WrongSubject), "{other}");
+    }
+}
+
+#[test]
+fn no_signature_longer_than_one_is_looked_at() {
+    let mut bundle = good_bundle();
+    let signature = bundle["dsseEnvelope"]["signatures"][0]["sig"].as_str().unwrap().to_owned();
+    let mut signature = STANDARD.decode(signature).unwrap();
+    signature.resize(81, 0);
+    assert_eq!(roots().who_signed(b"", &signature), None);
+    bundle["dsseEnvelope"]["signatures"][0]["sig"] = STANDARD.encode(signature).into();
+    assert_eq!(check(&bundle), Err(NotVouched::UnknownKey));
+}
+
+#[test]
+fn trust_roots_are_bounded_and_their_keys_have_names() {
+    let pem = key(1).public_pem().unwrap();
+    let ours = TrustedKey::from_pem("ours", &pem).unwrap();
+    // What cosign calls the hint is in the bundle that we write.
+    let hint = good_bundle()["verificationMaterial"]["publicKey"]["hint"].clone();
+    assert_eq!(hint, STANDARD.encode(ours.fingerprint().0));
+    let many = TrustRoots::new(vec![ours; KEYS_MAX + 1]);
+    assert_eq!((many.keys().len(), many.keys()[0].name()), (KEYS_MAX, "ours"));
+    assert!(TrustedKey::from_pem("private", &key(1).to_pem().unwrap()).is_none());
+}
+
+#[test]
+fn each_reason_is_told_in_its_own_words() {
+    let reasons = [
+        NotVouched::TooLarge(7),
+        NotVouched::Malformed("x".into()),
+        NotVouched::Unsupported("x".into()),
+        NotVouched::UnknownKey,
+        NotVouched::WrongPurpose("x".into()),
+        NotVouched::WrongSubject,
+    ];
+    let words: std::collections::BTreeSet<String> =
+        reasons.iter().map(ToString::to_string).collect();
+    assert_eq!(words.len(), reasons.len());
+    assert!(words.iter().all(|words| words.len() > 10), "{words:?}");
+    let wrong = SigningKey::from_entropy(&[0; 32]).map(drop).unwrap_err();
+    assert!(wrong.to_string().contains("P-256"));
 }
 
 #[test]

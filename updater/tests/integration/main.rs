@@ -13,5 +13,6 @@ mod digests;
 mod ranges;
 mod redirects;
 mod referrers;
+mod slot;
 mod stock_signatures;
 mod support;

@@ -27,6 +27,8 @@ pub struct Release {
     pub layer: Vec<u8>,
     /// How the manifest lists the layer.
     pub layer_listed: Descriptor,
+    /// Facts about the slot, as the config has them.
+    pub labels: ImageLabels,
     config: Vec<u8>,
     /// The image manifest.
     pub manifest: Vec<u8>,
@@ -35,9 +37,14 @@ pub struct Release {
 impl Release {
     /// Makes the release with this number.
     pub fn new(number: u64) -> Release {
-        let (slot, root_hash) = slot(number);
-        let (layer, frames) = layer(&slot);
-        let labels = ImageLabels {
+        Release::altered(number, |_, _| {})
+    }
+
+    /// Makes a release whose slot image was changed before it was signed, and its labels with it:
+    /// the signed hash is that of the changed image.
+    pub fn altered(number: u64, change: impl FnOnce(&mut Vec<u8>, &mut ImageLabels)) -> Release {
+        let (mut slot, root_hash) = slot(number);
+        let mut labels = ImageLabels {
             product: PRODUCT.into(),
             kind: KIND_OS.into(),
             arch: ARCH.into(),
@@ -47,9 +54,12 @@ impl Release {
             requires: Vec::new(),
             version: version(number),
             slot_size: slot.len() as u64,
-            slot_sha256: Sha256::digest(&slot).into(),
+            slot_sha256: [0; 32],
             root_hash,
         };
+        change(&mut slot, &mut labels);
+        labels.slot_sha256 = Sha256::digest(&slot).into();
+        let (layer, frames) = layer(&slot);
         let config = serde_json::json!({
             "architecture": "amd64",
             "os": "linux",
@@ -70,6 +80,7 @@ impl Release {
             frames,
             layer,
             layer_listed,
+            labels,
             config: config.to_string().into_bytes(),
             manifest: Vec::new(),
         };
@@ -88,6 +99,15 @@ impl Release {
         let mut bytes = text.to_string().into_bytes();
         bytes.resize(bytes.len().max(size), b' ');
         bytes
+    }
+
+    /// What its verified manifest says of it.
+    pub fn described(&self) -> update_manifest::release::Release {
+        update_manifest::release::Release {
+            labels: self.labels.clone(),
+            layer: self.layer_listed.clone(),
+            frames: self.frames.clone(),
+        }
     }
 
     /// How an index lists it.
@@ -140,7 +160,8 @@ fn slot(number: u64) -> (Vec<u8>, [u8; 32]) {
     let blocks = DATA_SIZE as u64 / 4096;
     let hash_size = 4096 + tree_size(blocks);
     let uki_at = DATA_SIZE as u64 + hash_size;
-    let trailer_at = align(uki_at + UKI_SIZE as u64).unwrap();
+    // Padding, so that the trailers of two releases lie at different places.
+    let trailer_at = align(uki_at + UKI_SIZE as u64).unwrap() + number * 4096;
     let mut slot = noise(number, DATA_SIZE);
     let header = Header { trailer_at }.encode();
     slot[..header.len()].copy_from_slice(&header);
