@@ -107,15 +107,15 @@ pub fn recognise<D: Disk>(mut disk: D, variable: &BootVariable) -> Option<(Table
     let entry = table.find(guid::RECORD)?;
     let (start, size) = (entry.first.checked_mul(sector)?, entry.sectors().checked_mul(sector)?);
     let loaded = places::load(&mut Region::new(disk, start, size)?).ok()?;
-    let (_, record) = loaded.newest?;
     if loaded.disk_id != variable.disk_id {
         return None;
     }
-    // Where the loader could not write, the nonce is not on the disk: the generation must do.
-    let this_boot = if variable.record_written {
-        record.nonce == variable.nonce
-    } else {
-        record.generation <= variable.generation
+    // Where the loader could not write, the nonce is not on the disk: the generation must do, and
+    // where not a single place can be read, the identity alone. Such a machine is up and degraded.
+    let (this_boot, record) = match (loaded.newest, variable.record_written) {
+        (Some((_, record)), true) => (record.nonce == variable.nonce, record),
+        (Some((_, record)), false) => (record.generation <= variable.generation, record),
+        (None, written) => (!written, Record::fresh(variable.disk_id)),
     };
     this_boot.then_some((table, record))
 }

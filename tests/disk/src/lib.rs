@@ -119,6 +119,8 @@ pub struct StrictDisk {
     pub unwritable: BTreeSet<u64>,
     /// Reads fail.
     pub unreadable: BTreeSet<u64>,
+    /// The size that the disk tells, in bytes, where that is not the truth.
+    pub claims: Option<u64>,
     /// Operations until the power goes.
     pub operations_left: Option<u32>,
     /// Flushes are answered and do nothing.
@@ -144,6 +146,7 @@ impl StrictDisk {
             stuck: BTreeSet::new(),
             unwritable: BTreeSet::new(),
             unreadable: BTreeSet::new(),
+            claims: None,
             operations_left: None,
             flush_lies: false,
             notes_violations: false,
@@ -163,6 +166,12 @@ impl StrictDisk {
     pub fn zero(&mut self, bytes: Range<u64>) {
         let unit = u64::from(self.sector_size);
         self.zeroed.push(bytes.start / unit..bytes.end / unit);
+    }
+
+    /// The size that the disk really has, in bytes.
+    #[must_use]
+    pub fn true_size(&self) -> u64 {
+        self.size
     }
 
     /// The disk is made larger by so many bytes, on which nothing was ever written.
@@ -291,7 +300,9 @@ impl StrictDisk {
         let unit = u64::from(self.sector_size);
         let end = at.checked_add(length as u64);
         let whole = at.is_multiple_of(unit) && (length as u64).is_multiple_of(unit) && length > 0;
-        match end.filter(|end| whole && *end <= self.size) {
+        match end.filter(|end| whole && *end <= self.claims.unwrap_or(self.size)) {
+            // Whoever believed the disk is not to blame.
+            Some(end) if end > self.size => Err(Failure::Medium),
             Some(end) => Ok(at / unit..end / unit),
             None => Err(self.violation(format!(
                 "{what} of {length} bytes at {at}: not whole sectors of {unit} within {}",
@@ -323,7 +334,7 @@ impl Disk for StrictDisk {
     }
 
     fn size(&self) -> u64 {
-        self.size
+        self.claims.unwrap_or(self.size)
     }
 
     fn read(&mut self, at: u64, buf: &mut [u8]) -> Result<(), Failure> {

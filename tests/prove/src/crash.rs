@@ -26,17 +26,40 @@ pub struct Limits {
     pub third_per_mille: u64,
     /// Crash states of one scenario after which it ends, in one round.
     pub states: u64,
+    /// Foreign partition tables that are tried.
+    pub foreign_tables: u64,
+    /// Of so many cases of damage one is tried.
+    pub one_in: u64,
 }
 
 impl Limits {
     /// In seconds, in a debug build.
-    pub const TINY: Self = Self { exhaustive: 40, samples: 4, third_per_mille: 2, states: 60 };
+    pub const TINY: Self = Self {
+        exhaustive: 40,
+        samples: 4,
+        third_per_mille: 2,
+        states: 60,
+        foreign_tables: 40,
+        one_in: 23,
+    };
     /// In about a minute.
-    pub const QUICK: Self =
-        Self { exhaustive: 220, samples: 16, third_per_mille: 20, states: 8_000 };
+    pub const QUICK: Self = Self {
+        exhaustive: 220,
+        samples: 16,
+        third_per_mille: 250,
+        states: 8_000,
+        foreign_tables: 2_000,
+        one_in: 1,
+    };
     /// As much as there is time for, a round at a time.
-    pub const FULL: Self =
-        Self { exhaustive: 7_000, samples: 200, third_per_mille: 100, states: 1_000_000 };
+    pub const FULL: Self = Self {
+        exhaustive: 7_000,
+        samples: 200,
+        third_per_mille: 100,
+        states: 1_000_000,
+        foreign_tables: 50_000,
+        one_in: 1,
+    };
 }
 
 /// What an operation promises beyond what every operation promises.

@@ -8,11 +8,12 @@
 //! Reading order: [`layout`] and [`image`] (what lies on a disk), [`machine`] (disk and state, with
 //! every write a point at which the power may go), [`world`], [`boot`] and [`update`] (the product at
 //! work), [`crash`] and [`fates`] (every cut), [`scenarios`] (in what),
-//! [`lives`] (years), [`run`] (all of it).
+//! [`faults`] (damage without a cut), [`lives`] (years), [`run`] (all of it).
 
 pub mod boot;
 pub mod crash;
 pub mod fates;
+pub mod faults;
 pub mod image;
 pub mod layout;
 pub mod lives;

@@ -236,7 +236,14 @@ impl Life {
         self.counts.decays += 1;
         let range = self.world.layout.slot(slot);
         let unit = u64::from(self.world.layout.shape.sector_size);
-        match self.random.below(4) {
+        match self.random.below(5) {
+            4 => {
+                self.say("the kernel image of the running slot decays");
+                let (_, image) = library(release)?;
+                let behind = image.slot.len() as u64 - 2 * 4096;
+                let sector = (range.start + behind) / unit;
+                self.world.shared.lock().disk.damage(sector, |bytes| bytes[99] ^= 4);
+            }
             0 => {
                 self.say("a block of the running slot decays");
                 let sector = range.start / unit + 4096 / unit;

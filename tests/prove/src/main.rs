@@ -4,10 +4,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use prove::crash::Limits;
+use prove::faults;
 use prove::lives::{Counts, YEAR, live};
 use prove::run::{Failure, Options, crashes, lives};
 
-const USAGE: &str = "usage: prove [--quick | --full] [--seed N] [--time SECONDS] [--only WORDS] \
+const USAGE: &str = "usage: prove [--tiny | --quick | --full] [--seed N] [--time SECONDS] [--only WORDS] \
                      [--years MACHINE_YEARS] [--life SEED]";
 /// The seed where none is given.
 const SEED: u64 = 1;
@@ -28,6 +29,7 @@ fn options() -> Result<Options, String> {
         let number = |text: String| text.parse::<u64>().map_err(|_| format!("{text}: no number"));
         match word.as_str() {
             "--quick" => options.limits = Limits::QUICK,
+            "--tiny" => options.limits = Limits::TINY,
             "--full" => options.limits = Limits::FULL,
             "--seed" => options.seed = number(value()?)?,
             "--time" => options.time = Some(Duration::from_secs(number(value()?)?)),
@@ -62,9 +64,17 @@ fn main() -> ExitCode {
         };
     }
     let crashes = crashes(&options);
+    let faults = faults::all(options.seed, options.limits.foreign_tables, options.limits.one_in);
     let crash_seconds = begun.elapsed().as_secs_f64();
     let lives = lives(options.seed, options.machine_years, options.years);
-    let failures: Vec<&Failure> = crashes.failures.iter().chain(&lives.failures).collect();
+    let damaged = faults.broken.as_ref().map(|(what, history)| Failure {
+        scenario: "damage without a cut".into(),
+        seed: options.seed,
+        what: what.clone(),
+        history: history.clone(),
+    });
+    let failures: Vec<&Failure> =
+        crashes.failures.iter().chain(&damaged).chain(&lives.failures).collect();
     for failure in &failures {
         tell(failure);
     }
@@ -79,6 +89,7 @@ fn main() -> ExitCode {
         "cut_points": crashes.cuts,
         "cut_points_seeded": crashes.seeded_cuts,
         "boots": crashes.boots,
+        "damaged_states": faults.states,
         "machine_years": counts.days / u64::from(YEAR),
         "lives": {
             "starts": counts.starts,

@@ -342,7 +342,23 @@ fn boots() -> Vec<Scenario> {
         World::come_up,
     );
     rotten.promise.slots_damaged = true;
-    vec![first, grown, mend, trial, lying, gate, refused, hangs, rebuild, rotten]
+    let mut altered = scenario(
+        "boot of a slot whose kernel image has decayed",
+        "loader",
+        |world| {
+            world.second_release()?;
+            world.stop();
+            let (_, image) = library(2)?;
+            // The kernel image's last block lies before the trailer.
+            let at = world.layout.slot(Slot::B).start + image.slot.len() as u64 - 2 * 4096;
+            let sector = at / u64::from(world.layout.shape.sector_size);
+            world.shared.lock().disk.damage(sector, |bytes| bytes[100] ^= 1);
+            Ok(())
+        },
+        World::come_up,
+    );
+    altered.promise.slots_damaged = true;
+    vec![first, grown, mend, trial, lying, gate, refused, hangs, rebuild, rotten, altered]
 }
 
 fn ready(world: &mut World, behaviour: Behaviour) -> Done {
