@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::{fuzz, images, place, setup, step, tools, uefi_target};
+use crate::{fuzz, images, place, prove, setup, step, tools, uefi_target};
 
 /// The version whose rules deny.toml is written for.
 const DENY_VERSION: &str = "0.20.2";
@@ -31,6 +31,11 @@ const STEPS: &[Step] = &[
         run: loader,
     },
     Step { name: "fuzz", does: "each fuzz target for a few seconds", run: fuzz::smoke },
+    Step {
+        name: "prove",
+        does: "the flip: power cuts, simulated and on a real machine's disk",
+        run: prove::quick,
+    },
     Step { name: "vm", does: "whole machines: every scenario of tests/vm", run: machines },
 ];
 

@@ -13,6 +13,7 @@ mod mutants;
 mod packages;
 mod parallel;
 mod place;
+mod prove;
 mod setup;
 mod stamp;
 mod step;
@@ -29,6 +30,8 @@ usage: cargo xtask COMMAND
   test [STEP…]    every test there is, or the named steps (see `cargo xtask test --list`)
   fuzz [--time SECONDS] [TARGET…]
                   run fuzz targets for a minute each, or so long
+  prove [--quick | --full] [--seed N]
+                  every power cut, simulated and on a real machine's disk; target/prove.html
   mutants [--list] [--json] [NAME…]
                   break the product in each way of tests/mutants: does a test see it?
   demo [--keep]   build two releases, boot, update, roll back; table and target/demo.json
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         ["test", steps @ ..] => checks::run(steps),
         ["mutants", words @ ..] => mutants::run(words),
         ["demo", options @ ..] => demo::run(options),
+        ["prove", words @ ..] => prove::run(words),
         ["fuzz", words @ ..] => fuzz::run(words),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -35,7 +35,11 @@ pub struct Ended {
 /// # Errors
 /// The command cannot be started, or ends with a failure: then the end of its log is printed.
 pub fn run(name: &str, command: &mut Command) -> Result<()> {
-    let ended = follow(name, command)?;
+    run_with(name, command, Stdio::piped())
+}
+
+fn run_with(name: &str, command: &mut Command, output: Stdio) -> Result<()> {
+    let ended = follow_with(name, command, output)?;
     let word = if ended.status.success() { "done" } else { "FAILED" };
     BARS.suspend(|| eprintln!("  {name}: {word} in {:.1} s", ended.took.as_secs_f32()));
     if !ended.status.success() {
@@ -54,6 +58,10 @@ pub fn run(name: &str, command: &mut Command) -> Result<()> {
 /// # Errors
 /// The command cannot be started, or its log not be written.
 pub fn follow(name: &str, command: &mut Command) -> Result<Ended> {
+    follow_with(name, command, Stdio::piped())
+}
+
+fn follow_with(name: &str, command: &mut Command, output: Stdio) -> Result<Ended> {
     let logs = place::logs();
     fs::create_dir_all(&logs).with_context(|| format!("create {}", logs.display()))?;
     let log_path = logs.join(format!("{}.log", name.replace(['/', ' '], "-")));
@@ -62,7 +70,7 @@ pub fn follow(name: &str, command: &mut Command) -> Result<Ended> {
     let begun = Instant::now();
     let mut child = command
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        .stdout(output)
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("start {:?} for step {name}", command.get_program()))?;
@@ -84,6 +92,14 @@ pub fn follow(name: &str, command: &mut Command) -> Result<Ended> {
     let status = child.wait().context("wait for the step")?;
     shown.end();
     Ok(Ended { status, log: log_path, took: begun.elapsed() })
+}
+
+/// Runs `command` as [`run`] does, with its standard output in `file`.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_into(name: &str, command: &mut Command, file: File) -> Result<()> {
+    run_with(name, command, file.into())
 }
 
 /// Runs `command` with its output on ours, under a headline.

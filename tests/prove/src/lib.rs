@@ -8,7 +8,7 @@
 //! Reading order: [`layout`] and [`image`] (what lies on a disk), [`machine`] (disk and state, with
 //! every write a point at which the power may go), [`world`], [`boot`] and [`update`] (the product at
 //! work), [`crash`] and [`fates`] (every cut), [`scenarios`] (in what),
-//! [`faults`] (damage without a cut), [`lives`] (years), [`run`] (all of it).
+//! [`faults`] (damage without a cut), [`lives`] (years), [`run`] (all of it), [`report`].
 
 pub mod boot;
 pub mod crash;
@@ -19,6 +19,7 @@ pub mod layout;
 pub mod lives;
 pub mod machine;
 pub mod random;
+pub mod report;
 pub mod run;
 pub mod scenarios;
 pub mod update;

@@ -1,5 +1,7 @@
-//! `prove`: runs the simulations and prints one JSON object with their figures.
+//! `prove`: runs the simulations and prints one JSON object with their figures. `prove report
+//! FOLDER` puts the parts of a whole proof together.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -9,7 +11,7 @@ use prove::lives::{Counts, YEAR, live};
 use prove::run::{Failure, Options, crashes, lives};
 
 const USAGE: &str = "usage: prove [--tiny | --quick | --full] [--seed N] [--time SECONDS] [--only WORDS] \
-                     [--years MACHINE_YEARS] [--life SEED]";
+                     [--years MACHINE_YEARS] [--life SEED]\n       prove report FOLDER";
 /// The seed where none is given.
 const SEED: u64 = 1;
 
@@ -43,6 +45,18 @@ fn options() -> Result<Options, String> {
 }
 
 fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, folder] = words.as_slice()
+        && word == "report"
+    {
+        return match prove::report::write(Path::new(folder)) {
+            Ok(_) => ExitCode::SUCCESS,
+            Err(why) => {
+                eprintln!("prove report: {why}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let options = match options() {
         Ok(options) => options,
         Err(why) => {

@@ -1,0 +1,130 @@
+//! `cargo xtask prove`: the power cuts, simulated and on a real machine's disk, the model checker
+//! and the mutants, put together in `target/prove.json` and `target/prove.html`.
+
+use std::env;
+use std::fs::{self, File};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{images, mutants, place, setup, step, tools};
+
+/// Releases that the real machine's disk is recorded with.
+const RELEASES: &[&str] = &["v1", "v2"];
+
+/// How much is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Size {
+    /// What fits among the tests.
+    Quick,
+    /// Hours, and every mutant.
+    Full,
+}
+
+/// What was asked for.
+struct Options {
+    size: Size,
+    seed: Option<String>,
+}
+
+/// `cargo xtask prove [--quick | --full] [--seed N]`.
+///
+/// # Errors
+/// A part fails, which says what it found; or a word is unknown.
+pub fn run(words: &[&str]) -> Result<()> {
+    let mut options = Options { size: Size::Quick, seed: None };
+    let mut rest = words.iter();
+    while let Some(word) = rest.next() {
+        match *word {
+            "--quick" => options.size = Size::Quick,
+            "--full" => options.size = Size::Full,
+            "--seed" => {
+                let seed: u64 = rest.next().and_then(|it| it.parse().ok()).context("--seed N")?;
+                options.seed = Some(seed.to_string());
+            }
+            other => bail!("no option {other}, there are --quick, --full and --seed N"),
+        }
+    }
+    setup::run()?;
+    tools::ensure()?;
+    all(&options)
+}
+
+/// The quick size, among the tests.
+///
+/// # Errors
+/// As [`run`].
+pub fn quick() -> Result<()> {
+    all(&Options { size: Size::Quick, seed: None })
+}
+
+fn all(options: &Options) -> Result<()> {
+    println!("\n== the flip, proven");
+    let target = place::target();
+    // Of another tree, perhaps: only what runs now is told.
+    let list = target.join("mutants.json");
+    if list.exists() {
+        fs::remove_file(&list).with_context(|| format!("remove {}", list.display()))?;
+    }
+    simulate(options)?;
+    check_model()?;
+    real_machine(options)?;
+    if options.size == Size::Full {
+        mutants::run(&[])?;
+    }
+    let mut report = program("prove");
+    step::run("prove report", report.arg("report").arg(&target))?;
+    println!("written: {0}/prove.json, {0}/prove.html", target.display());
+    Ok(())
+}
+
+fn simulate(options: &Options) -> Result<()> {
+    let mut build = cargo(&["build", "--locked", "-p", "prove"]);
+    step::run("prove", &mut build)?;
+    let mut prove = program("prove");
+    prove.arg(match options.size {
+        Size::Quick => "--quick",
+        Size::Full => "--full",
+    });
+    if options.size == Size::Full {
+        prove.args(["--time", "3600", "--years", "100000"]);
+    }
+    prove.args(options.seed.iter().flat_map(|seed| ["--seed", seed]));
+    let path = place::target().join("prove-simulation.json");
+    let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+    step::run_into("simulated power cuts and lives", &mut prove, file)
+}
+
+fn check_model() -> Result<()> {
+    let mut model = cargo(&["test", "--locked", "-p", "partition-layout", "--test", "model"]);
+    model.args(["--", "--nocapture"]);
+    let path = place::target().join("prove-model.log");
+    let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+    step::run_into("model of the slot rules", &mut model, file)
+}
+
+fn real_machine(options: &Options) -> Result<()> {
+    let names: Vec<String> = RELEASES.iter().map(|&name| name.to_owned()).collect();
+    images::build(&names)?;
+    step::run("vm-prove", &mut cargo(&["build", "--locked", "-p", "vm-tests", "--bins"]))?;
+    let mut prove = program("vm-prove");
+    match options.size {
+        Size::Quick => prove.arg("--quick"),
+        Size::Full => prove.args(["--states", "50000", "--boots", "200"]),
+    };
+    prove.args(options.seed.iter().flat_map(|seed| ["--seed", seed]));
+    prove.env("BASCULE_TOOLS", tools::ensure()?);
+    step::run_shown("power cuts on a real machine's disk", &mut prove)
+}
+
+fn cargo(words: &[&str]) -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(place::root()).args(words).arg("--target-dir").arg(place::target());
+    cargo
+}
+
+fn program(name: &str) -> Command {
+    let mut program = Command::new(place::target().join("debug").join(name));
+    program.current_dir(place::root());
+    program
+}
