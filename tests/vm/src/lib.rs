@@ -17,6 +17,7 @@ pub mod kept;
 pub mod limit;
 pub mod machine;
 pub mod ntp;
+pub mod prove;
 pub mod qmp;
 pub mod registry;
 pub mod release;

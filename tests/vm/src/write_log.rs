@@ -11,7 +11,7 @@
 //! The number of entries in sector 0 is that of the last flush, which is just what is wanted.
 
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -20,6 +20,8 @@ use anyhow::{Context, Result, bail};
 use crate::machine::qemu_img;
 
 const MAGIC: u64 = 0x006a_7366_7773_6872;
+const FLAG_FLUSH: u64 = 1;
+const FLAG_FUA: u64 = 2;
 const FLAG_DISCARD: u64 = 4;
 /// No entry of a 512-byte-sector virtio disk carries more.
 const ENTRY_BYTES_MAX: u64 = 64 << 20;
@@ -33,6 +35,81 @@ pub struct Replayed {
     pub bytes: u64,
 }
 
+/// One entry of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Where on the disk, in bytes.
+    pub at: u64,
+    /// How much, in bytes.
+    pub length: u64,
+    /// What.
+    pub kind: Kind,
+}
+
+/// What an entry did to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Bytes written; they lie at `data_at` of the log. A `durable` one was on the medium when the
+    /// guest was told so, without a flush.
+    Write {
+        /// Where in the log, in bytes.
+        data_at: u64,
+        /// Whether it needs no flush.
+        durable: bool,
+    },
+    /// Every earlier write is on the medium.
+    Flush,
+    /// The content is not needed any more.
+    Discard,
+}
+
+/// A log: its entries in order, up to the last flush.
+#[derive(Debug)]
+pub struct Log {
+    file: File,
+    entries: Vec<Entry>,
+}
+
+impl Log {
+    /// Reads the entries of the log at `path`; their data stay in the file.
+    ///
+    /// # Errors
+    /// It is not a log of `blklogwrites`, or cannot be read.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+        let entries = parse(&file).with_context(|| format!("read {}", path.display()))?;
+        Ok(Self { file, entries })
+    }
+
+    /// The entries.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Bytes of the log from `at`, the data of a write.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(into, at)
+    }
+
+    /// Writes the data of all entries onto `disk`.
+    fn replay(&self, disk: &File) -> Result<Replayed> {
+        let mut bytes = 0;
+        let mut data = Vec::new();
+        for (number, entry) in self.entries.iter().enumerate() {
+            let Kind::Write { data_at, .. } = entry.kind else { continue };
+            data.resize(usize::try_from(entry.length).context("size of an entry")?, 0);
+            self.read(data_at, &mut data).with_context(|| format!("read data of entry {number}"))?;
+            disk.write_all_at(&data, entry.at)
+                .with_context(|| format!("write at {}", entry.at))?;
+            bytes += entry.length;
+        }
+        Ok(Replayed { entries: self.entries.len() as u64, bytes })
+    }
+}
+
 /// Makes `out`, a raw disk: `base` with the flushed part of `log` applied.
 ///
 /// # Errors
@@ -44,14 +121,13 @@ pub fn flushed_disk(base: &Path, log: &Path, out: &Path) -> Result<Replayed> {
         .write(true)
         .open(out)
         .with_context(|| format!("open {}", out.display()))?;
-    let mut file = File::open(log).with_context(|| format!("open {}", log.display()))?;
-    replay(&mut file, &disk).with_context(|| format!("replay {}", log.display()))
+    Log::open(log)?.replay(&disk).with_context(|| format!("replay {}", log.display()))
 }
 
-fn replay(log: &mut (impl Read + Seek), disk: &File) -> Result<Replayed> {
+fn parse(log: &File) -> Result<Vec<Entry>> {
     let mut head = [0; 512];
-    log.read_exact(&mut head).context("read the head")?;
-    let (magic, version, entries) = (le64(&head, 0), le64(&head, 8), le64(&head, 16));
+    log.read_exact_at(&mut head, 0).context("read the head")?;
+    let (magic, version, count) = (le64(&head, 0), le64(&head, 8), le64(&head, 16));
     if magic != MAGIC || version != 1 {
         bail!("magic {magic:#x} version {version} is no write log");
     }
@@ -60,29 +136,31 @@ fn replay(log: &mut (impl Read + Seek), disk: &File) -> Result<Replayed> {
         bail!("sector size {sector_size}");
     }
     let mut at = sector_size;
-    let mut bytes = 0;
-    for number in 0..entries {
-        log.seek(SeekFrom::Start(at)).context("seek")?;
+    let mut entries = Vec::new();
+    for number in 0..count {
         let mut entry = [0; 32];
-        log.read_exact(&mut entry).with_context(|| format!("read entry {number}"))?;
+        log.read_exact_at(&mut entry, at).with_context(|| format!("read entry {number}"))?;
         let (sector, sectors, flags) = (le64(&entry, 0), le64(&entry, 8), le64(&entry, 16));
         let length = sectors.checked_mul(sector_size).context("size of an entry")?;
         at += sector_size;
         let place = sector.checked_mul(sector_size).context("place of an entry")?;
-        if flags & FLAG_DISCARD != 0 || sectors == 0 {
-            continue;
-        }
-        if length > ENTRY_BYTES_MAX {
-            bail!("entry {number} holds {length} bytes");
-        }
-        let mut data = vec![0; usize::try_from(length).context("size of an entry")?];
-        log.seek(SeekFrom::Start(at)).context("seek")?;
-        log.read_exact(&mut data).with_context(|| format!("read data of entry {number}"))?;
-        disk.write_all_at(&data, place).with_context(|| format!("write at {place}"))?;
-        at += length;
-        bytes += length;
+        let kind = if flags & FLAG_DISCARD != 0 {
+            Kind::Discard
+        } else if sectors > 0 {
+            if length > ENTRY_BYTES_MAX {
+                bail!("entry {number} holds {length} bytes");
+            }
+            let data_at = at;
+            at += length;
+            Kind::Write { data_at, durable: flags & FLAG_FUA != 0 }
+        } else if flags & FLAG_FLUSH != 0 {
+            Kind::Flush
+        } else {
+            bail!("entry {number} has no size and the flags {flags:#x}");
+        };
+        entries.push(Entry { at: place, length, kind });
     }
-    Ok(Replayed { entries, bytes })
+    Ok(entries)
 }
 
 fn le64(bytes: &[u8], at: usize) -> u64 {
@@ -95,9 +173,15 @@ fn le64(bytes: &[u8], at: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Cursor;
-
     use super::*;
+
+    fn log_of(name: &str, bytes: &[u8]) -> Result<Log> {
+        let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        fs::write(&path, bytes).unwrap();
+        let log = Log::open(&path);
+        fs::remove_file(&path).unwrap();
+        log
+    }
 
     fn entry(sector: u64, sectors: u64, flags: u64, data: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -121,7 +205,8 @@ mod tests {
         log.extend(entry(1, 1, 0, &[9; 512])); // after the last flush: lost
         let path = std::env::temp_dir().join(format!("write-log-{}", std::process::id()));
         let disk = File::create(&path).unwrap();
-        let done = replay(&mut Cursor::new(log), &disk).unwrap();
+        let log = log_of("write-log-flushed", &log).unwrap();
+        let done = log.replay(&disk).unwrap();
         assert_eq!(done, Replayed { entries: 2, bytes: 512 });
         let content = fs::read(&path).unwrap();
         fs::remove_file(&path).unwrap();
@@ -130,7 +215,6 @@ mod tests {
 
     #[test]
     fn a_file_that_is_no_log_is_refused() {
-        let disk = File::open("/dev/null").unwrap();
-        assert!(replay(&mut Cursor::new(vec![0; 1024]), &disk).is_err());
+        assert!(log_of("write-log-none", &[0; 1024]).is_err());
     }
 }

@@ -1,0 +1,161 @@
+//! One real machine, one life: apply, trial boot, confirm, rollback, boot, power off; with every
+//! write and flush of its disk in a log. Kept, so that only the first proof pays for it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::host_tool::show;
+use crate::machine::{Machine, qemu_img};
+use crate::registry::Registry;
+use crate::template::Template;
+use crate::write_log::{self, Log};
+use crate::{artifacts, guest, kept};
+
+/// Changes when what is recorded does: kept recordings of another number are made anew.
+const VERSION: &str = "1";
+/// A recording is worth waiting for, however busy the host is.
+const PATIENCE: u32 = 4;
+/// What the steps are called in reports, in their order.
+const STEPS: [&str; 5] = ["apply", "trial boot", "rollback", "boot after the rollback", "power off"];
+
+/// A recorded life.
+#[derive(Debug, Clone)]
+pub struct Recording {
+    dir: PathBuf,
+    steps: Vec<Step>,
+}
+
+/// One operation of the life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What was done.
+    pub name: String,
+    /// Number of the first log entry that may belong to it.
+    pub first: usize,
+}
+
+impl Recording {
+    /// The recording of an update from release 1 to release 2 and back.
+    ///
+    /// # Errors
+    /// A release is not built, the machine does not do as it should, or the log replayed is not the
+    /// disk that the machine left.
+    pub fn of_update() -> Result<Self> {
+        let template = Template::of_release("v1")?;
+        let slot = artifacts::release("v2")?.slot();
+        let key = kept::key(&[&template.base(), &slot], VERSION)?;
+        let dir = kept::folder("recordings", "update", &key, |dir| {
+            println!("  recording a life: {}", STEPS.join(", "));
+            record(&template, dir)?;
+            check_complete(dir)
+        })?;
+        let steps = read_steps(&dir)?;
+        Ok(Self { dir, steps })
+    }
+
+    /// The disk before the first entry of the log; raw, sparse.
+    pub fn base(&self) -> PathBuf {
+        base_in(&self.dir)
+    }
+
+    /// The log.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn log(&self) -> Result<Log> {
+        Log::open(&log_in(&self.dir))
+    }
+
+    /// The operation to which the log entry `number` belongs.
+    pub fn step_of(&self, number: usize) -> &str {
+        let step = self.steps.iter().rev().find(|step| step.first <= number);
+        step.map_or("before the recording", |step| &step.name)
+    }
+}
+
+fn base_in(dir: &Path) -> PathBuf {
+    dir.join("base.raw")
+}
+
+fn log_in(dir: &Path) -> PathBuf {
+    dir.join("writes.log")
+}
+
+fn final_in(dir: &Path) -> PathBuf {
+    dir.join("final.qcow2")
+}
+
+/// Lives the life; leaves base, log, final disk and steps in `dir`.
+fn record(template: &Template, dir: &Path) -> Result<()> {
+    qemu_img(&["convert", "-O", "raw", "-S", "64k", &show(&template.base()), &show(&base_in(dir))])?;
+    let registry = Registry::start("prove-record")?;
+    registry.publish(&artifacts::release("v2")?)?;
+    let mut machine = template.start_with("prove-record", |options| options.write_log = true)?;
+    machine.route_registry(Some(registry.port()))?;
+    let log = machine.write_log_file();
+    let mut steps = Vec::new();
+    for name in STEPS {
+        let first = Log::open(&log)?.entries().len();
+        println!("    {name}, from log entry {first} …");
+        steps.push(json!({"name": name, "first": first}));
+        act(name, &mut machine).with_context(|| format!("while recording: {name}"))?;
+    }
+    fs::rename(&log, log_in(dir)).context("keep the log")?;
+    // Its backing file is the template's disk, which is there as long as this recording counts.
+    fs::rename(machine.disk_file(), final_in(dir)).context("keep the final disk")?;
+    let text = serde_json::to_vec_pretty(&steps).context("encode the steps")?;
+    fs::write(dir.join("steps.json"), text).context("keep the steps")
+}
+
+fn act(name: &str, machine: &mut Machine) -> Result<()> {
+    match name {
+        "apply" | "rollback" => {
+            let (code, answer) = guest::osupdate(machine, name, guest::APPLY * PATIENCE)?;
+            ensure!(code == 0, "`osupdate {name}` ended with {code}: {answer}");
+            Ok(())
+        }
+        "power off" => {
+            // The connection may break before the answer.
+            machine.ssh()?.run("poweroff").map(drop)?;
+            machine.wait_off(Duration::from_secs(120) * PATIENCE)
+        }
+        _ => {
+            let wanted = if name == "trial boot" { (2, "b") } else { (1, "a") };
+            let boot = guest::boot_id(machine)?;
+            guest::reboot(machine)?;
+            guest::wait_rebooted(machine, &boot, guest::BOOT * PATIENCE)?;
+            let (release, slot) = guest::wait_confirmed(machine, guest::BOOT * PATIENCE)?;
+            ensure!((release, slot.as_str()) == wanted, "release {release} runs in slot {slot}");
+            Ok(())
+        }
+    }
+}
+
+/// The log is complete when all of it, replayed, is the disk that the machine left.
+fn check_complete(dir: &Path) -> Result<()> {
+    let replayed = dir.join("replayed.raw");
+    write_log::flushed_disk(&base_in(dir), &log_in(dir), &replayed)?;
+    let (from, to) = (show(&final_in(dir)), show(&replayed));
+    qemu_img(&["compare", "-q", "-f", "qcow2", "-F", "raw", &from, &to])
+        .context("the log, replayed, is not the disk that the machine left")?;
+    println!("    the log, replayed, is the disk that the machine left");
+    for path in [replayed, final_in(dir)] {
+        fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn read_steps(dir: &Path) -> Result<Vec<Step>> {
+    let text = fs::read(dir.join("steps.json")).context("read the recording's steps")?;
+    let value: Value = serde_json::from_slice(&text).context("parse the recording's steps")?;
+    let steps = value.as_array().into_iter().flatten().map(|step| {
+        let name = step.get("name")?.as_str()?.to_owned();
+        let first = usize::try_from(step.get("first")?.as_u64()?).ok()?;
+        Some(Step { name, first })
+    });
+    steps.collect::<Option<_>>().context("the recording's steps are damaged")
+}
