@@ -99,7 +99,9 @@ fn record(template: &Template, dir: &Path) -> Result<()> {
     let log = machine.write_log_file();
     let mut steps = Vec::new();
     for name in STEPS {
-        let first = Log::open(&log)?.entries().len();
+        // QEMU writes the head at the first flush: until then nothing counts.
+        let begun = fs::metadata(&log).context("look at the log")?.len() > 0;
+        let first = if begun { Log::open(&log)?.entries().len() } else { 0 };
         println!("    {name}, from log entry {first} …");
         steps.push(json!({"name": name, "first": first}));
         act(name, &mut machine).with_context(|| format!("while recording: {name}"))?;

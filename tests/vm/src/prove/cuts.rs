@@ -1,0 +1,185 @@
+//! Which power cuts are looked at: each flush, and between two flushes seeded subsets of what was
+//! written and not flushed, whole writes and torn ones.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use super::timeline::{Area, Areas, Cut, Run, SECTOR};
+use crate::write_log::{Entry, Kind};
+
+/// A write of no more sectors is torn at each of them; a longer one at so many places.
+const TORN_AT: u64 = 32;
+/// Of so many draws in vain the subsets of an epoch are used up.
+const DRAWS_IN_VAIN: u32 = 200;
+
+/// The entries between two flushes: none of them is certain to be on the medium.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Epoch {
+    /// Numbers of the entries; the flush that ends it is the last one.
+    pub entries: Range<usize>,
+    /// Those of them that write.
+    pub writes: Vec<usize>,
+}
+
+/// The epochs of a log, in order.
+#[must_use]
+pub fn epochs(entries: &[Entry]) -> Vec<Epoch> {
+    let mut epochs = Vec::new();
+    let (mut first, mut writes) = (0, Vec::new());
+    for (number, entry) in entries.iter().enumerate() {
+        match entry.kind {
+            Kind::Write { .. } => writes.push(number),
+            Kind::Discard => {}
+            Kind::Flush => {
+                let writes = std::mem::take(&mut writes);
+                epochs.push(Epoch { entries: first..number + 1, writes });
+                first = number + 1;
+            }
+        }
+    }
+    if first < entries.len() {
+        epochs.push(Epoch { entries: first..entries.len(), writes });
+    }
+    epochs
+}
+
+/// Numbers that a seed repeats: SplitMix64.
+#[derive(Debug, Clone)]
+pub struct Random(u64);
+
+impl Random {
+    /// The numbers of a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// One below `end`; 0 where that is 0.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % end.max(1)
+    }
+
+    fn coin(&mut self) -> bool {
+        self.below(2) == 0
+    }
+}
+
+/// `wanted` different cuts, or as many as there are: for each epoch the flush before it, with
+/// nothing else, and subsets. Sorted by time. The last one is the whole log.
+#[must_use]
+pub fn choose(entries: &[Entry], areas: &Areas, wanted: usize, seed: u64) -> Vec<Cut> {
+    let epochs = epochs(entries);
+    let mut cuts: BTreeSet<Cut> = BTreeSet::new();
+    for epoch in &epochs {
+        cuts.insert(Cut { flushed: epoch.entries.start, kept: Vec::new() });
+    }
+    cuts.insert(Cut { flushed: entries.len(), kept: Vec::new() });
+    let mut random = Random::new(seed);
+    // What decides the next boot is looked at more often than the state partition.
+    let mut open: Vec<(&Epoch, u32)> = epochs
+        .iter()
+        .filter(|epoch| !epoch.writes.is_empty())
+        .map(|epoch| (epoch, if decides(epoch, entries, areas) { 3 } else { 1 }))
+        .collect();
+    while cuts.len() < wanted && !open.is_empty() {
+        open.retain(|(epoch, weight)| {
+            (0..*weight).all(|_| {
+                let drawn = (0..DRAWS_IN_VAIN).any(|_| {
+                    let kept = subset(epoch, entries, &mut random);
+                    // Nothing of it, or all of it, is the flush before or after.
+                    !is_whole(&kept, epoch, entries)
+                        && cuts.insert(Cut { flushed: epoch.entries.start, kept })
+                });
+                drawn || cuts.len() >= wanted
+            })
+        });
+    }
+    let mut cuts: Vec<Cut> = cuts.into_iter().collect();
+    // The flushes are all there; of the subsets the last round may have drawn too many.
+    let mut surplus = cuts.len().saturating_sub(wanted);
+    cuts.retain(|cut| {
+        let drop = surplus > 0 && cut.kept.len() > 1;
+        surplus -= usize::from(drop);
+        !drop
+    });
+    cuts
+}
+
+/// Whether an epoch writes anything but the state partition.
+fn decides(epoch: &Epoch, entries: &[Entry], areas: &Areas) -> bool {
+    let of = |number: &usize| entries.get(*number).map(|entry| areas.of_sector(entry.at / SECTOR));
+    epoch.writes.iter().any(|number| of(number) != Some(Area::State))
+}
+
+fn is_whole(kept: &[Run], epoch: &Epoch, entries: &[Entry]) -> bool {
+    let sectors = |number: &usize| entries.get(*number).map_or(0, |entry| entry.length / SECTOR);
+    let all: u64 = epoch.writes.iter().map(sectors).sum();
+    kept.iter().map(|run| run.sectors).sum::<u64>() == all
+}
+
+/// Some of what an epoch wrote.
+fn subset(epoch: &Epoch, entries: &[Entry], random: &mut Random) -> Vec<Run> {
+    let manner = random.below(4);
+    let chosen = random.below(epoch.writes.len() as u64);
+    let mut kept = Vec::new();
+    for (place, number) in (0..).zip(&epoch.writes) {
+        let Some(Entry { length, kind: Kind::Write { durable, .. }, .. }) = entries.get(*number)
+        else {
+            continue;
+        };
+        let sectors = length / SECTOR;
+        let whole = Run { entry: *number, skip: 0, sectors };
+        match manner {
+            _ if *durable => kept.push(whole),
+            // In order, and torn where the power went.
+            0 if place < chosen => kept.push(whole),
+            0 if place == chosen => torn(whole, random, &mut kept),
+            0 => {}
+            // All but one.
+            1 if place != chosen => kept.push(whole),
+            1 => torn(whole, random, &mut kept),
+            // Each on its own.
+            2 if random.coin() => kept.push(whole),
+            2 => {}
+            _ => match random.below(3) {
+                0 => kept.push(whole),
+                1 => torn(whole, random, &mut kept),
+                _ => {}
+            },
+        }
+    }
+    kept
+}
+
+/// Some of the sectors of a write: its beginning, its end, or any.
+fn torn(whole: Run, random: &mut Random, kept: &mut Vec<Run>) {
+    let sectors = whole.sectors;
+    let at = random.below(sectors + 1);
+    let part = |from: u64, until: u64| Run { skip: from, sectors: until - from, ..whole };
+    match random.below(3) {
+        0 if at > 0 => kept.push(part(0, at)),
+        1 if at < sectors => kept.push(part(at, sectors)),
+        2 => {
+            let step = sectors.div_ceil(TORN_AT).max(1);
+            let mut from = 0;
+            while from < sectors {
+                let until = (from + 1 + random.below(step * 2 - 1)).min(sectors);
+                if random.coin() {
+                    let new = part(from, until);
+                    match kept.last_mut() {
+                        Some(last) if last.entry == new.entry && last.skip + last.sectors == from => {
+                            last.sectors += new.sectors;
+                        }
+                        _ => kept.push(new),
+                    }
+                }
+                from = until;
+            }
+        }
+        _ => {}
+    }
+}
