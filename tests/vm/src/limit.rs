@@ -11,7 +11,8 @@ use anyhow::{Context, Result};
 
 use crate::artifacts;
 
-const PLACES: usize = 3;
+/// How many machines run at a time.
+pub const PLACES: usize = 3;
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// The right to run one machine; given back when dropped or when the process dies.

@@ -58,7 +58,7 @@ impl Areas {
         let (table, _) = gpt::read(disk).map_err(|error| anyhow::anyhow!("{error:?}"))?;
         let area = |area, kind| {
             let entry = table.find(kind).with_context(|| format!("no partition for {area:?}"))?;
-            Ok((area, entry.first..entry.last.saturating_add(1)))
+            anyhow::Ok((area, entry.first..entry.last.saturating_add(1)))
         };
         Ok(Self(vec![
             area(Area::Record, guid::RECORD)?,
