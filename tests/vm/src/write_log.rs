@@ -101,9 +101,9 @@ impl Log {
         for (number, entry) in self.entries.iter().enumerate() {
             let Kind::Write { data_at, .. } = entry.kind else { continue };
             data.resize(usize::try_from(entry.length).context("size of an entry")?, 0);
-            self.read(data_at, &mut data).with_context(|| format!("read data of entry {number}"))?;
-            disk.write_all_at(&data, entry.at)
-                .with_context(|| format!("write at {}", entry.at))?;
+            self.read(data_at, &mut data)
+                .with_context(|| format!("read data of entry {number}"))?;
+            disk.write_all_at(&data, entry.at).with_context(|| format!("write at {}", entry.at))?;
             bytes += entry.length;
         }
         Ok(Replayed { entries: self.entries.len() as u64, bytes })
@@ -172,7 +172,7 @@ fn le64(bytes: &[u8], at: usize) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn log_of(name: &str, bytes: &[u8]) -> Result<Log> {
@@ -183,7 +183,18 @@ mod tests {
         log
     }
 
-    fn entry(sector: u64, sectors: u64, flags: u64, data: &[u8]) -> Vec<u8> {
+    /// The head of a log of so many entries.
+    pub(crate) fn head(entries: u64) -> Vec<u8> {
+        let mut head = Vec::new();
+        for word in [MAGIC, 1, entries, 512] {
+            head.extend(word.to_le_bytes());
+        }
+        head.resize(512, 0);
+        head
+    }
+
+    /// An entry as it lies in a log.
+    pub(crate) fn entry(sector: u64, sectors: u64, flags: u64, data: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for word in [sector, sectors, flags, data.len() as u64] {
             bytes.extend(word.to_le_bytes());
@@ -195,11 +206,7 @@ mod tests {
 
     #[test]
     fn only_what_was_flushed_is_replayed() {
-        let mut log = Vec::new();
-        for word in [MAGIC, 1, 2, 512] {
-            log.extend(word.to_le_bytes());
-        }
-        log.resize(512, 0);
+        let mut log = head(2);
         log.extend(entry(1, 1, 0, &[7; 512]));
         log.extend(entry(0, 0, 1, &[]));
         log.extend(entry(1, 1, 0, &[9; 512])); // after the last flush: lost

@@ -43,6 +43,14 @@ pub fn epochs(entries: &[Entry]) -> Vec<Epoch> {
     epochs
 }
 
+/// The epochs of the same log from a disk whose flush does nothing: one for all writes.
+#[must_use]
+pub fn without_flushes(epochs: &[Epoch]) -> Vec<Epoch> {
+    let end = epochs.last().map_or(0, |epoch| epoch.entries.end);
+    let writes = epochs.iter().flat_map(|epoch| epoch.writes.iter().copied()).collect();
+    vec![Epoch { entries: 0..end, writes }]
+}
+
 /// Numbers that a seed repeats: SplitMix64.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
@@ -71,10 +79,15 @@ impl Random {
 /// `wanted` different cuts, or as many as there are: for each epoch the flush before it, with
 /// nothing else, and subsets. Sorted by time. The last one is the whole log.
 #[must_use]
-pub fn choose(entries: &[Entry], areas: &Areas, wanted: usize, seed: u64) -> Vec<Cut> {
-    let epochs = epochs(entries);
+pub fn choose(
+    entries: &[Entry],
+    epochs: &[Epoch],
+    areas: &Areas,
+    wanted: usize,
+    seed: u64,
+) -> Vec<Cut> {
     let mut cuts: BTreeSet<Cut> = BTreeSet::new();
-    for epoch in &epochs {
+    for epoch in epochs {
         cuts.insert(Cut { flushed: epoch.entries.start, kept: Vec::new() });
     }
     cuts.insert(Cut { flushed: entries.len(), kept: Vec::new() });
@@ -171,7 +184,9 @@ fn torn(whole: Run, random: &mut Random, kept: &mut Vec<Run>) {
                 if random.coin() {
                     let new = part(from, until);
                     match kept.last_mut() {
-                        Some(last) if last.entry == new.entry && last.skip + last.sectors == from => {
+                        Some(last)
+                            if last.entry == new.entry && last.skip + last.sectors == from =>
+                        {
                             last.sectors += new.sectors;
                         }
                         _ => kept.push(new),
@@ -181,5 +196,72 @@ fn torn(whole: Run, random: &mut Random, kept: &mut Vec<Run>) {
             }
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(sector: u64, sectors: u64) -> Entry {
+        let kind = Kind::Write { data_at: 0, durable: false };
+        Entry { at: sector * SECTOR, length: sectors * SECTOR, kind }
+    }
+
+    const FLUSH: Entry = Entry { at: 0, length: 0, kind: Kind::Flush };
+
+    fn chosen(entries: &[Entry], wanted: usize, seed: u64) -> Vec<Cut> {
+        choose(entries, &epochs(entries), &Areas::default(), wanted, seed)
+    }
+
+    #[test]
+    fn nothing_before_a_flush_is_lost_and_nothing_behind_the_next_one_arrives() {
+        let entries = [write(0, 8), FLUSH, write(8, 3), write(2, 100), FLUSH, write(1, 1), FLUSH];
+        for seed in 0..50 {
+            for cut in chosen(&entries, 200, seed) {
+                assert!([0, 2, 5, 7].contains(&cut.flushed), "{cut:?}");
+                let next = entries.iter().skip(cut.flushed).position(|it| it.kind == Kind::Flush);
+                let next = cut.flushed + next.unwrap_or(0);
+                for run in &cut.kept {
+                    assert!((cut.flushed..next).contains(&run.entry), "{cut:?}");
+                    let whole = entries[run.entry].length / SECTOR;
+                    assert!(run.sectors > 0 && run.skip + run.sectors <= whole, "{cut:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_flush_is_a_cut_and_the_cuts_differ() {
+        let entries = [write(0, 8), FLUSH, write(8, 3), FLUSH, FLUSH];
+        let cuts = chosen(&entries, 60, 7);
+        assert_eq!(cuts.len(), 60);
+        let flushed = |number| cuts.contains(&Cut { flushed: number, kept: Vec::new() });
+        assert!([0, 2, 4, 5].into_iter().all(flushed), "{cuts:?}");
+        assert_eq!(cuts.iter().collect::<BTreeSet<_>>().len(), 60);
+        assert_eq!(cuts, chosen(&entries, 60, 7));
+        assert_ne!(cuts, chosen(&entries, 60, 8));
+    }
+
+    #[test]
+    fn all_subsets_of_a_small_epoch_are_found() {
+        // Three sectors: each kept or lost, but for the two that a flush stands for.
+        let cuts = chosen(&[write(0, 1), write(5, 2), FLUSH], 1000, 3);
+        let sectors = |cut: &Cut| {
+            let runs = cut.kept.iter();
+            runs.flat_map(|it| (it.skip..it.skip + it.sectors).map(|s| (it.entry, s))).collect()
+        };
+        let contents: BTreeSet<Vec<(usize, u64)>> = cuts.iter().map(sectors).collect();
+        assert_eq!(contents.len(), 7, "{contents:?}");
+        assert_eq!(cuts.len(), 8);
+    }
+
+    #[test]
+    fn a_durable_write_is_never_lost() {
+        let kind = Kind::Write { data_at: 0, durable: true };
+        let durable = Entry { at: 0, length: 4 * SECTOR, kind };
+        let cuts = chosen(&[write(9, 4), durable, FLUSH], 40, 5);
+        let whole = Run { entry: 1, skip: 0, sectors: 4 };
+        assert!(cuts.iter().filter(|it| !it.kept.is_empty()).all(|it| it.kept.contains(&whole)));
     }
 }

@@ -20,7 +20,8 @@ const VERSION: &str = "1";
 /// A recording is worth waiting for, however busy the host is.
 const PATIENCE: u32 = 4;
 /// What the steps are called in reports, in their order.
-const STEPS: [&str; 5] = ["apply", "trial boot", "rollback", "boot after the rollback", "power off"];
+const STEPS: [&str; 5] =
+    ["apply", "trial boot", "rollback", "boot after the rollback", "power off"];
 
 /// A recorded life.
 #[derive(Debug, Clone)]
@@ -91,7 +92,15 @@ fn final_in(dir: &Path) -> PathBuf {
 
 /// Lives the life; leaves base, log, final disk and steps in `dir`.
 fn record(template: &Template, dir: &Path) -> Result<()> {
-    qemu_img(&["convert", "-O", "raw", "-S", "64k", &show(&template.base()), &show(&base_in(dir))])?;
+    qemu_img(&[
+        "convert",
+        "-O",
+        "raw",
+        "-S",
+        "64k",
+        &show(&template.base()),
+        &show(&base_in(dir)),
+    ])?;
     let registry = Registry::start("prove-record")?;
     registry.publish(&artifacts::release("v2")?)?;
     let mut machine = template.start_with("prove-record", |options| options.write_log = true)?;

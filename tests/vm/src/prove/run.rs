@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
 use super::boots::{self, Outcome, Sample};
@@ -31,6 +31,9 @@ impl Size {
     pub const QUICK: Self = Self { states: 3000, boots: 20, seed: 1 };
 }
 
+/// At most so many disks are rebuilt as if no flush did anything.
+const LYING_STATES: usize = 100;
+
 /// One rebuilt disk, judged.
 struct Judged {
     cut: Cut,
@@ -54,19 +57,24 @@ pub fn run(size: Size) -> Result<()> {
     for stray in &unbootable {
         println!("  a write where nobody may write: {stray}");
     }
+    let caught = without_flushes(&recording, size.seed)?;
     let judged = judge_all(&recording, &mut timeline, size);
     unbootable.extend(tell_failures(&recording, &timeline, &judged, size.seed));
     let rebuilt_s = begun.elapsed().as_secs_f64() - recorded_s;
     println!("  rebuilt and judged {} disks in {rebuilt_s:.1} s", judged.len());
 
     let samples = sample(&judged, size);
-    let outcomes = boots::run(&recording.base(), timeline.log(), &samples, |number, outcome, took| {
-        if let Some(Sample { operation, cut, started, .. }) = samples.get(number) {
-            let (flushed, parts, slot) = (cut.flushed, cut.kept.len(), started.slot);
-            let what = format!("cut during {operation}, entry {flushed} and {parts} parts");
-            println!("  boot {number}: {what}: slot {slot} {} ({took} s)", outcome_words(outcome));
-        }
-    })?;
+    let outcomes =
+        boots::run(&recording.base(), timeline.log(), &samples, |number, outcome, took| {
+            if let Some(Sample { operation, cut, started, .. }) = samples.get(number) {
+                let (flushed, parts, slot) = (cut.flushed, cut.kept.len(), started.slot);
+                let what = format!("cut during {operation}, entry {flushed} and {parts} parts");
+                println!(
+                    "  boot {number}: {what}: slot {slot} {} ({took} s)",
+                    outcome_words(outcome)
+                );
+            }
+        })?;
     for (sample, outcome) in samples.iter().zip(&outcomes) {
         if let Outcome::Failed(why) = outcome {
             let history = story::history(&recording, &timeline, &sample.cut);
@@ -79,6 +87,7 @@ pub fn run(size: Size) -> Result<()> {
         "booted_from_vm": outcomes.iter().filter(|it| !matches!(it, Outcome::Failed(_))).count(),
         "degraded": outcomes.iter().filter(|it| **it == Outcome::Degraded).count(),
         "unbootable": unbootable.len(),
+        "first_unbootable_without_flushes": caught,
         "by_operation": by_operation(judged.iter().map(|it| it.operation.as_str())),
         "booted_by_operation": by_operation(samples.iter().map(|it| it.operation.as_str())),
         "log_entries": timeline.log().entries().len(),
@@ -97,10 +106,33 @@ pub fn run(size: Size) -> Result<()> {
     Ok(())
 }
 
+/// Whether the judge sees anything: with every flush taken out of the same log, a disk must be
+/// found that does not boot. The number of the first that does not, from 1.
+fn without_flushes(recording: &Recording, seed: u64) -> Result<usize> {
+    let timeline = Timeline::new(&recording.base(), recording.log()?)?;
+    let entries = timeline.log().entries();
+    // Up to the rollback: afterwards the slot that was never written is the default again.
+    let mut epochs = cuts::epochs(entries);
+    epochs
+        .retain(|epoch| ["apply", "trial boot"].contains(&recording.step_of(epoch.entries.start)));
+    let epochs = cuts::without_flushes(&epochs);
+    let cuts = cuts::choose(entries, &epochs, timeline.areas(), LYING_STATES, seed);
+    let mut judge = Judge::default();
+    // The whole log, at the end, was flushed.
+    let mut lying = cuts.iter().filter(|cut| cut.flushed == 0);
+    let found = lying.position(|it| judge.judge(&timeline, &it.kept).unbootable.is_some());
+    let Some(found) = found else {
+        bail!("{LYING_STATES} disks that never flushed all boot: nothing would be proven");
+    };
+    println!("  if no flush did anything, disk {} would not boot: the judge sees it", found + 1);
+    Ok(found + 1)
+}
+
 /// Rebuilds and judges, in the order of time.
 fn judge_all(recording: &Recording, timeline: &mut Timeline, size: Size) -> Vec<Judged> {
     let epochs = cuts::epochs(timeline.log().entries());
-    let cuts = cuts::choose(timeline.log().entries(), timeline.areas(), size.states, size.seed);
+    let entries = timeline.log().entries();
+    let cuts = cuts::choose(entries, &epochs, timeline.areas(), size.states, size.seed);
     let (flushes, all) = (epochs.len(), cuts.len());
     println!("  {} log entries, {flushes} flushes, {all} cuts", timeline.log().entries().len());
     let mut judge = Judge::default();

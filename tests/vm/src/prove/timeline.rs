@@ -46,7 +46,7 @@ impl Area {
 }
 
 /// Where the areas lie, in sectors; what is in none of them is [`Area::Elsewhere`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Areas(Vec<(Area, std::ops::Range<u64>)>);
 
 impl Areas {
@@ -125,7 +125,7 @@ impl Timeline {
         let base = File::open(base).with_context(|| format!("open {}", base.display()))?;
         let size = base.metadata().context("look at the base disk")?.len();
         let sectors = usize::try_from(size / SECTOR).context("size of the base disk")?;
-        let areas = Areas(Vec::new());
+        let areas = Areas::default();
         let index = vec![0; sectors];
         let mut timeline = Self { base, size, log, index, applied: 0, areas, marks: [0; 5] };
         timeline.areas = Areas::of(&mut timeline.rebuilt(&[]))?;
@@ -209,7 +209,9 @@ impl Timeline {
 
     fn source(&self, sector: u64) -> io::Result<u32> {
         let found = usize::try_from(sector).ok().and_then(|it| self.index.get(it));
-        found.copied().ok_or_else(|| io::Error::other(format!("sector {sector} is not on the disk")))
+        found
+            .copied()
+            .ok_or_else(|| io::Error::other(format!("sector {sector} is not on the disk")))
     }
 
     /// Bytes that the entry wrote, from the disk's `sector` on.
@@ -357,5 +359,118 @@ impl<D: Disk<Error = io::Error>> Disk for Part<'_, D> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.disk.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use partition_layout::gpt::Table;
+    use partition_layout::guid::Guid;
+    use partition_layout::layout::MIB;
+
+    use super::*;
+    use crate::prove::boots::write_out;
+    use crate::write_log::tests::{entry, head};
+
+    const SIZE: u64 = 16 * MIB;
+    const RECORD_AT: u64 = 2048;
+
+    /// A disk with our table, a log over it, and a folder that holds both.
+    fn made(name: &str, entries: &[Vec<u8>]) -> (std::path::PathBuf, Timeline) {
+        let dir = std::env::temp_dir().join(format!("timeline-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut table = Table::new(Guid([1; 16]), 512, SIZE).unwrap();
+        for (number, kind) in (1..).zip([guid::RECORD, guid::SLOT_A, guid::SLOT_B, guid::STATE]) {
+            table = table.append(kind, Guid([number; 16]), "x", Some(2 * MIB)).unwrap();
+        }
+        let mut base = vec![0; SIZE as usize];
+        for write in table.writes() {
+            let at = write.at as usize;
+            base[at..at + write.data.len()].copy_from_slice(&write.data);
+        }
+        std::fs::write(dir.join("base.raw"), base).unwrap();
+        let log: Vec<u8> =
+            [head(entries.len() as u64)].iter().chain(entries).flatten().copied().collect();
+        std::fs::write(dir.join("log"), log).unwrap();
+        let log = Log::open(&dir.join("log")).unwrap();
+        let timeline = Timeline::new(&dir.join("base.raw"), log).unwrap();
+        (dir, timeline)
+    }
+
+    fn written(sector: u64, bytes: &[u8]) -> Vec<u8> {
+        let data: Vec<u8> = bytes.iter().flat_map(|byte| [*byte; SECTOR_LENGTH]).collect();
+        entry(sector, bytes.len() as u64, 0, &data)
+    }
+
+    /// The first byte of each of `sectors` sectors from `first` on, as one read gives them.
+    fn read(disk: &mut Rebuilt<'_>, first: u64, sectors: usize) -> Vec<u8> {
+        let mut bytes = vec![0; sectors * SECTOR_LENGTH];
+        disk.read(first * SECTOR, &mut bytes).unwrap();
+        bytes.chunks(SECTOR_LENGTH).map(|sector| sector[0]).collect()
+    }
+
+    #[test]
+    fn the_newest_write_is_read_and_the_view_is_the_disk_that_is_written_out() {
+        let flush = || entry(0, 0, 1, &[]);
+        let entries = [
+            written(RECORD_AT, &[1, 2, 3, 4]),
+            flush(),
+            written(RECORD_AT + 1, &[7, 8]),
+            written(RECORD_AT + 2, &[9, 9, 9]),
+            flush(),
+        ];
+        let (dir, mut timeline) = made("newest", &entries);
+        let run = |entry, skip, sectors| Run { entry, skip, sectors };
+        for (cut, expected) in [
+            (Cut { flushed: 0, kept: vec![] }, [0, 0, 0, 0, 0]),
+            (Cut { flushed: 0, kept: vec![run(0, 1, 2)] }, [0, 2, 3, 0, 0]),
+            (Cut { flushed: 2, kept: vec![] }, [1, 2, 3, 4, 0]),
+            (Cut { flushed: 2, kept: vec![run(2, 1, 1)] }, [1, 2, 8, 4, 0]),
+            (Cut { flushed: 2, kept: vec![run(2, 0, 2), run(3, 0, 1)] }, [1, 7, 9, 4, 0]),
+            (Cut { flushed: 5, kept: vec![] }, [1, 7, 9, 9, 9]),
+        ] {
+            timeline.advance(cut.flushed);
+            let mut disk = timeline.rebuilt(&cut.kept);
+            assert_eq!(read(&mut disk, RECORD_AT, 5), expected, "{cut:?}");
+            assert_eq!(read(&mut disk, RECORD_AT + 2, 2), expected[2..4], "{cut:?}");
+            let mut whole = vec![0; SIZE as usize];
+            disk.read(0, &mut whole).unwrap();
+            write_out(&dir.join("base.raw"), timeline.log(), &cut, &dir.join("out.raw")).unwrap();
+            assert!(std::fs::read(dir.join("out.raw")).unwrap() == whole, "{cut:?}");
+        }
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_mark_changes_with_its_own_area_only() {
+        let slot_a = RECORD_AT + 2 * MIB / SECTOR;
+        let (dir, mut timeline) = made("mark", &[written(slot_a, &[1, 2]), entry(0, 0, 1, &[])]);
+        let marks = |timeline: &Timeline, kept: &[Run]| Area::ALL.map(|it| timeline.mark(it, kept));
+        let before = marks(&timeline, &[]);
+        let torn = marks(&timeline, &[Run { entry: 0, skip: 1, sectors: 1 }]);
+        timeline.advance(2);
+        let after = marks(&timeline, &[]);
+        std::fs::remove_dir_all(&dir).unwrap();
+        for area in Area::ALL {
+            let differ = [before, torn, after].map(|marks| marks[area.index()]);
+            let changes =
+                differ[0] != differ[1] && differ[0] != differ[2] && differ[1] != differ[2];
+            let same = differ[0] == differ[1] && differ[0] == differ[2];
+            assert!(if area == Area::SlotA { changes } else { same }, "{area:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_to_a_rebuilt_disk_is_read_there_and_nowhere_else() {
+        let (dir, timeline) = made("written", &[]);
+        let mut disk = timeline.rebuilt(&[]);
+        disk.write((RECORD_AT + 1) * SECTOR, &[5; SECTOR_LENGTH]).unwrap();
+        assert_eq!(read(&mut disk, RECORD_AT, 3), [0, 5, 0]);
+        assert_eq!(read(&mut timeline.rebuilt(&[]), RECORD_AT, 3), [0, 0, 0]);
+        assert!(disk.read(SIZE, &mut [0; SECTOR_LENGTH]).is_err());
+        let mut part = Part::new(&mut disk, SECTOR..3 * SECTOR);
+        assert!(part.read(SECTOR, &mut [0; SECTOR_LENGTH]).is_ok());
+        assert!(part.read(2 * SECTOR, &mut [0; SECTOR_LENGTH]).is_err());
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }
