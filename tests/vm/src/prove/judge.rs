@@ -42,29 +42,35 @@ pub struct Started {
 /// changed is read again.
 #[derive(Default)]
 pub struct Judge {
-    /// By the marks of table and record: the areas that were read, their marks, and the verdict.
-    boots: HashMap<[u64; 2], Vec<(Vec<(Area, u64)>, Verdict)>>,
+    /// By the marks of table and record.
+    boots: HashMap<[u64; 2], Vec<Drawn>>,
     /// By slot and its mark: why the image in it is not whole.
     images: HashMap<(Slot, u64), Option<String>>,
+}
+
+/// A verdict, and all that it was drawn from.
+struct Drawn {
+    from: Vec<(Area, u64)>,
+    verdict: Verdict,
 }
 
 impl Judge {
     /// Judges the disk that `timeline` has now, with `kept` on it.
     pub fn judge(&mut self, timeline: &Timeline, kept: &[Run]) -> Verdict {
         let key = [Area::Elsewhere, Area::Record].map(|area| timeline.mark(area, kept));
-        let same = |(read, _): &&(Vec<(Area, u64)>, Verdict)| {
-            read.iter().all(|(area, mark)| timeline.mark(*area, kept) == *mark)
+        let same = |drawn: &&Drawn| {
+            drawn.from.iter().all(|(area, mark)| timeline.mark(*area, kept) == *mark)
         };
-        if let Some((_, verdict)) = self.boots.get(&key).and_then(|known| known.iter().find(same)) {
-            return verdict.clone();
+        if let Some(drawn) = self.boots.get(&key).and_then(|known| known.iter().find(same)) {
+            return drawn.verdict.clone();
         }
         let mut disk = timeline.rebuilt(kept);
         let mut verdict = boot(&mut disk);
         if let Some(Started { slot, .. }) = verdict.started {
             verdict.unbootable = self.image(timeline, kept, &mut disk, slot);
         }
-        let read = disk.areas_read().map(|area| (area, timeline.mark(area, kept))).collect();
-        self.boots.entry(key).or_default().push((read, verdict.clone()));
+        let from = disk.areas_read().map(|area| (area, timeline.mark(area, kept))).collect();
+        self.boots.entry(key).or_default().push(Drawn { from, verdict: verdict.clone() });
         verdict
     }
 
