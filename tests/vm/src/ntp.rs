@@ -37,8 +37,9 @@ impl TimeServer {
             let mut packet = [0; PACKET_SIZE];
             while let Ok((length, from)) = socket.recv_from(&mut packet) {
                 if length == PACKET_SIZE {
-                    answer(&socket, from, &packet, offset_s.load(Ordering::Relaxed));
+                    // Before the answer: who has it may ask for the number at once.
                     answers.fetch_add(1, Ordering::Relaxed);
+                    answer(&socket, from, &packet, offset_s.load(Ordering::Relaxed));
                 }
             }
         });

@@ -1,10 +1,11 @@
 //! The proof: record, rebuild, judge, boot, report.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use partition_layout::slot_image::TRAILER_SIZE;
 use serde_json::json;
 
 use super::boots::{self, Outcome, Sample};
@@ -39,7 +40,7 @@ struct Judged {
     cut: Cut,
     operation: String,
     verdict: Verdict,
-    /// Whether the record, or the slot's beginning or end, is written just before or after.
+    /// Whether a record or a trailer is written just before or after.
     near_flip: bool,
 }
 
@@ -148,7 +149,7 @@ fn judge_all(recording: &Recording, timeline: &mut Timeline, size: Size) -> Vec<
             None => recording.step_of(cut.flushed).to_owned(),
         };
         let touched = [epoch, if cut.kept.is_empty() { before } else { None }];
-        let near_flip = touched.into_iter().flatten().any(|it| writes_record(timeline, it));
+        let near_flip = touched.into_iter().flatten().any(|it| flips(timeline, it));
         judged.push(Judged { cut, operation, verdict, near_flip });
         if judged.len().is_multiple_of(500) {
             let (boots, images) = (judge.boots(), judge.images());
@@ -158,10 +159,14 @@ fn judge_all(recording: &Recording, timeline: &mut Timeline, size: Size) -> Vec<
     judged
 }
 
-fn writes_record(timeline: &Timeline, epoch: &Epoch) -> bool {
-    epoch.writes.iter().any(|number| {
-        let entry = timeline.log().entries().get(*number);
-        entry.is_some_and(|it| timeline.areas().of_sector(it.at / SECTOR) == Area::Record)
+/// Whether an epoch writes a record, or a slot's trailer.
+fn flips(timeline: &Timeline, epoch: &Epoch) -> bool {
+    epoch.writes.iter().filter_map(|number| timeline.log().entries().get(*number)).any(|entry| {
+        match timeline.areas().of_sector(entry.at / SECTOR) {
+            Area::Record => true,
+            Area::SlotA | Area::SlotB => entry.length == TRAILER_SIZE as u64,
+            Area::Elsewhere | Area::State => false,
+        }
     })
 }
 
@@ -198,7 +203,9 @@ fn sample(judged: &[Judged], size: Size) -> Vec<Sample> {
             let other = usize::try_from(random.below(place as u64 + 1)).unwrap_or(place);
             group.swap(place, other);
         }
-        group.sort_by_key(|it| it.near_flip);
+        // Of each flush first one, so that the same moment is not booted twice.
+        let mut seen = BTreeSet::new();
+        group.sort_by_cached_key(|it| (it.near_flip, seen.insert(it.cut.flushed)));
     }
     let mut samples = Vec::new();
     while samples.len() < size.boots && groups.values().any(|group| !group.is_empty()) {
