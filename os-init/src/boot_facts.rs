@@ -61,6 +61,9 @@ pub struct BootFacts {
     pub loader_version: String,
     /// Whether the loader could write the record.
     pub record_written: bool,
+    /// Places of the record that the loader found damaged at this start; it mends one at each start.
+    #[serde(default)]
+    pub record_damaged: u8,
     /// Why the loader chose as it did.
     pub reasons: Vec<String>,
     /// The nonce of this boot, hexadecimal.

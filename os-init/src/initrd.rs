@@ -167,6 +167,7 @@ fn gather(disk: &BootedDisk, slot: Slot, variable: &BootVariable) -> Result<Boot
         state_reason: None,
         loader_version: variable.loader.clone(),
         record_written: variable.record_written,
+        record_damaged: variable.damaged,
         reasons: variable.reasons.iter().map(|reason| format!("{reason:?}")).collect(),
         boot_id: hex(&variable.nonce),
     })

@@ -19,6 +19,7 @@
 //! | 10 | watchdogs armed, u32, as in the trailer |
 //! | 11 | reasons: 3 bytes each, see [`encode_reason`] |
 //! | 12 | address of the read buffer, u64 |
+//! | 13 | number of damaged record places that this start found, u8; absent is 0 |
 
 use crate::boot_state::Reason;
 use crate::bytes::u64_at;
@@ -69,6 +70,8 @@ pub struct BootVariable {
     pub reasons: Vec<Reason>,
     /// Address of the read buffer.
     pub buffer: u64,
+    /// Damaged places of the record that this start found.
+    pub damaged: u8,
 }
 
 /// One reason in three bytes: kind (1 trial spent, 2 load failed, 3 record not writable, 4 record
@@ -135,6 +138,7 @@ impl BootVariable {
         tlv::push(&mut out, 10, &self.watchdogs.to_le_bytes());
         tlv::push(&mut out, 11, &reasons);
         tlv::push(&mut out, 12, &self.buffer.to_le_bytes());
+        tlv::push(&mut out, 13, &[self.damaged]);
         out
     }
 
@@ -170,6 +174,7 @@ impl BootVariable {
             watchdogs: find(10).and_then(|v| v.try_into().ok()).map_or(0, u32::from_le_bytes),
             reasons: find(11).unwrap_or_default().chunks(3).filter_map(decode_reason).collect(),
             buffer: find(12).and_then(|value| u64_at(value, 0)).unwrap_or_default(),
+            damaged: find(13).and_then(|value| value.first().copied()).unwrap_or_default(),
         })
     }
 }

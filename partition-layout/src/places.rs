@@ -83,6 +83,9 @@ pub struct Loaded {
     pub newest: Option<(usize, Record)>,
     /// Generation of each place, `None` where there is no valid record of this disk.
     pub generations: [Option<u64>; PLACES],
+    /// Number of places that hold something else, or cannot be read. Zeros are not counted: such a
+    /// place may never have been written. Each store mends one, since it takes them first.
+    pub damaged: u8,
 }
 
 fn place_at(place: usize) -> u64 {
@@ -103,17 +106,17 @@ fn read_sector<D: Disk>(disk: &mut D, at: u64) -> Result<Vec<u8>, D::Error> {
 pub fn load<D: Disk>(disk: &mut D) -> Result<Loaded, Error<D::Error>> {
     let identity = read_sector(disk, 0).map_err(Error::Read)?;
     let disk_id = decode_identity(&identity).ok_or(Error::NotOurs)?;
-    let mut loaded = Loaded { disk_id, newest: None, generations: [None; PLACES] };
+    let mut loaded = Loaded { disk_id, newest: None, generations: [None; PLACES], damaged: 0 };
     for place in 0..PLACES {
         let Ok(sector) = read_sector(disk, place_at(place)) else {
+            loaded.damaged += 1;
             continue;
         };
-        let Ok(record) = Record::decode(&sector) else {
+        let decoded = Record::decode(&sector).ok().filter(|record| record.disk_id == disk_id);
+        let Some(record) = decoded else {
+            loaded.damaged += u8::from(sector.iter().any(|byte| *byte != 0));
             continue;
         };
-        if record.disk_id != disk_id {
-            continue;
-        }
         loaded.generations[place] = Some(record.generation);
         // A tie goes to the lower place.
         if loaded.newest.as_ref().is_none_or(|(_, best)| record.generation > best.generation) {

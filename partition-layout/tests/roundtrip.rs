@@ -282,6 +282,7 @@ fn sample_variable() -> BootVariable {
         watchdogs: 1,
         reasons: vec![Reason::LoadFailed(Slot::A, Cause::Refused)],
         buffer: 0x1000,
+        damaged: 2,
     }
 }
 

@@ -72,6 +72,7 @@ struct Facts {
     nonce: [u8; 16],
     generation: u64,
     record_written: bool,
+    damaged: u8,
 }
 
 impl<D: Disk> Boot<'_, D> {
@@ -93,6 +94,7 @@ impl<D: Disk> Boot<'_, D> {
             watchdogs,
             reasons: self.plan.reasons().to_vec(),
             buffer,
+            damaged: self.facts.damaged,
         }
     }
 }
@@ -108,6 +110,7 @@ pub struct Session<'a, D, H> {
     hands: &'a mut H,
     plan: LoaderPlan,
     disk_id: [u8; 16],
+    damaged: u8,
     start: Start,
 }
 
@@ -120,6 +123,10 @@ impl<'a, D: Disk, H: Hands<D>> Session<'a, D, H> {
         start: Start,
     ) -> Self {
         let disk_id = loaded.map_or([0; 16], |loaded| loaded.disk_id);
+        let damaged = loaded.map_or(0, |loaded| loaded.damaged);
+        if damaged > 0 {
+            hands.say(format_args!("{damaged} places of the record are damaged"));
+        }
         let plan = match newest(loaded) {
             Some(record) => {
                 hands.say(format_args!(
@@ -137,7 +144,7 @@ impl<'a, D: Disk, H: Hands<D>> Session<'a, D, H> {
                 LoaderPlan::rebuild(disk_id, facts, start)
             }
         };
-        Self { slots, hands, plan, disk_id, start }
+        Self { slots, hands, plan, disk_id, damaged, start }
     }
 
     /// Tries everything there is, best first; `None` when nothing started.
@@ -209,6 +216,7 @@ impl<'a, D: Disk, H: Hands<D>> Session<'a, D, H> {
             nonce: self.start.nonce,
             generation: stored.unwrap_or(record).generation,
             record_written: stored.is_some(),
+            damaged: self.damaged,
         }
     }
 

@@ -76,6 +76,7 @@ fn variable() -> BootVariable {
         watchdogs: 1,
         reasons: vec![Reason::LoadFailed(Slot::A, Cause::Refused), Reason::NotWritable],
         buffer: 0x1000,
+        damaged: 2,
     }
 }
 

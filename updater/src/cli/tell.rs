@@ -122,6 +122,12 @@ pub fn status(status: &wire::MachineStatus, as_json: bool) {
     if !status.record_written {
         println!("record    the loader could not write it at this start");
     }
+    if status.record_damaged > 0 {
+        println!(
+            "record    {} of its 8 places were damaged at this start; the newest whole one counts",
+            status.record_damaged
+        );
+    }
     if let Some(updater) = &status.updater {
         own(updater);
     }

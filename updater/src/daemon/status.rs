@@ -43,6 +43,7 @@ impl Daemon {
             last_reason,
             loader_version: self.site.boot.loader_version.clone(),
             record_written: self.site.boot.record_written,
+            record_damaged: self.site.boot.record_damaged.into(),
             floor_secver: record.floor,
             updater: Some(self.own_status()),
         })

@@ -107,6 +107,7 @@ fn site(folder: &Path, slot_size: u64, key: &SigningKey) -> Site {
             state_reason: None,
             loader_version: "0.1.0".into(),
             record_written: true,
+            record_damaged: 0,
             reasons: Vec::new(),
             boot_id: "01".repeat(16),
         },
