@@ -162,6 +162,7 @@ mod tests {
             watchdogs: 0,
             reasons: Vec::new(),
             buffer: 0,
+            damaged: 0,
         }
     }
 

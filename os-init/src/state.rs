@@ -8,16 +8,18 @@
 //! | table with the new entry, marked, stored | the old table, or the marked entry: formatted at the next boot |
 //! | mkfs | the marked entry: formatted again |
 //! | mark cleared, table stored | either; a whole file system is made once more at worst, still empty |
+//! | table grown | a file system smaller than its partition: grown at the next boot |
 
 use crate::console::{say, warn};
 use kernel_abi::{FileDisk, block};
 use nix::mount::{MsFlags, mount};
 use partition_layout::disk::Disk;
-use partition_layout::gpt::{self, Copy, Entry, Table};
+use partition_layout::gpt::{self, Copy, Table};
 use partition_layout::guid::{self, Guid};
 use partition_layout::layout::{STATE_MIN, STATE_NAME};
 use std::fs;
 use std::io::{self, Read as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -31,26 +33,24 @@ pub const MOUNT: &str = "/var";
 const FEATURES: &str = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,\
                         flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum";
 
+/// Why the machine is degraded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// It is mounted and whole, and takes no write until somebody makes room.
+    Full(String),
+    /// It cannot be used; `/var` is a tmpfs.
+    Broken(String),
+}
+
 /// Finds or makes, checks and mounts state. `pet` is called while programs run.
 ///
 /// # Errors
-/// Why the machine is degraded; `/var` is then a tmpfs.
-pub fn bring_up(disk: &str, pet: &mut dyn FnMut()) -> Result<(), String> {
-    let outcome = find_or_make(disk, pet).and_then(|(device, grown)| {
-        check(&device, pet)?;
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
-        mount(Some(device.as_str()), MOUNT, Some("ext4"), flags, Some("errors=remount-ro"))
-            .map_err(|e| format!("mount {device}: {e}"))?;
-        if grown {
-            // Best effort: a smaller file system than its partition works as well, and the next
-            // boot tries again.
-            if let Err(why) = run(Command::new("/sbin/resize2fs").arg(&device), &[0], pet) {
-                warn(&format!("grow state: {why}"));
-            }
-        }
-        probe()
-    });
-    if outcome.is_err() {
+/// [`Trouble`].
+pub fn bring_up(name: &str, pet: &mut dyn FnMut()) -> Result<(), Trouble> {
+    let outcome = mounted(name, pet)
+        .map_err(Trouble::Broken)
+        .and_then(|()| probe(Path::new(MOUNT)).map_err(trouble));
+    if matches!(outcome, Err(Trouble::Broken(_))) {
         let tmpfs = Some("tmpfs");
         // If even this fails, services say what they miss.
         let _ = nix::mount::umount2(MOUNT, nix::mount::MntFlags::MNT_DETACH);
@@ -67,21 +67,84 @@ pub fn bring_up(disk: &str, pet: &mut dyn FnMut()) -> Result<(), String> {
     outcome
 }
 
-/// Whether state takes a write: full and read-only ones are found now, not by a service.
-fn probe() -> Result<(), String> {
-    let path = Path::new("/var/.probe");
-    let tried = fs::write(path, [0; 4096])
-        .and_then(|()| fs::File::open(path)?.sync_all())
-        .and_then(|()| fs::remove_file(path));
-    tried.map_err(|e| format!("write to state: {e}"))
-}
-
-fn find_or_make(name: &str, pet: &mut dyn FnMut()) -> Result<(String, bool), String> {
+fn mounted(name: &str, pet: &mut dyn FnMut()) -> Result<(), String> {
     let path = format!("/dev/{name}");
     let tried = |why: String| format!("state partition of {path}: {why}");
     let mut disk =
         FileDisk::open(Path::new(&path), true).map_err(|e| tried(format!("open: {e}")))?;
-    let Found { mut table, mended, grown } = table_of(&mut disk, random_id).map_err(&tried)?;
+    let own = disk.file().try_clone().map_err(|e| tried(format!("open: {e}")))?;
+    let kernel = Kernel { disk: own, name };
+    let device = find_or_make(&mut disk, &kernel, pet).map_err(tried)?;
+    check(&device, Path::new("/run/bascule/e2fsck.conf"), pet)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
+    mount(Some(device.as_str()), MOUNT, Some("ext4"), flags, Some("errors=remount-ro"))
+        .map_err(|e| format!("mount {device}: {e}"))?;
+    // Best effort: a smaller file system than its partition works as well, and the next boot
+    // tries again.
+    if let Err(why) = fill(&device, pet) {
+        warn(&format!("grow state: {why}"));
+    }
+    Ok(())
+}
+
+/// Whether state takes a write: full and read-only ones are found now, not by a service.
+fn probe(folder: &Path) -> io::Result<()> {
+    let path = folder.join(".probe");
+    let tried = fs::write(&path, [0; 4096]).and_then(|()| fs::File::open(&path)?.sync_all());
+    let removed = fs::remove_file(&path);
+    tried.and(removed)
+}
+
+/// Room can be made in what is full, so it stays where its owner finds it.
+fn trouble(error: io::Error) -> Trouble {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Trouble::Full("the state partition is full; make room in /var".into())
+        }
+        _ => Trouble::Broken(format!("write to state: {error}")),
+    }
+}
+
+/// How a partition becomes something that programs can open. Places and lengths in bytes.
+trait Partitions {
+    /// The device of partition `number` (from 0).
+    fn device(&self, number: u32, start: u64, length: u64) -> Result<String, String>;
+    /// The partition is longer now.
+    fn resized(&self, number: u32, start: u64, length: u64) -> Result<(), String>;
+}
+
+/// The running kernel's partitions of the disk `name`.
+struct Kernel<'a> {
+    disk: fs::File,
+    name: &'a str,
+}
+
+impl Partitions for Kernel<'_> {
+    /// Tells the kernel of a partition that it does not know yet.
+    fn device(&self, number: u32, start: u64, length: u64) -> Result<String, String> {
+        for _ in 0..20 {
+            if let Some(device) = crate::find_disk::partition_device(self.name, start) {
+                return Ok(device);
+            }
+            // EBUSY: it appeared meanwhile.
+            let _ = block::add_partition(&self.disk, number + 1, start, length);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Err("the kernel has no device for it".into())
+    }
+
+    fn resized(&self, number: u32, start: u64, length: u64) -> Result<(), String> {
+        block::resize_partition(&self.disk, number + 1, start, length).map_err(|e| e.to_string())
+    }
+}
+
+/// The device of a state partition as large as the disk allows, with a file system.
+fn find_or_make(
+    disk: &mut FileDisk,
+    partitions: &impl Partitions,
+    pet: &mut dyn FnMut(),
+) -> Result<String, String> {
+    let Found { mut table, mended, grown } = table_of(disk, random_id)?;
     if mended {
         say("the primary partition table was damaged and is mended from the backup");
     }
@@ -90,19 +153,18 @@ fn find_or_make(name: &str, pet: &mut dyn FnMut()) -> Result<(String, bool), Str
         .iter()
         .find(|(_, entry)| entry.kind == guid::STATE)
         .cloned()
-        .ok_or_else(|| tried("there is more than one".into()))?;
+        .ok_or("there is more than one")?;
     let sector = u64::from(table.sector_size);
+    let (start, length) = (entry.first * sector, entry.sectors() * sector);
     if grown {
-        let (start, length) = (entry.first * sector, entry.sectors() * sector);
-        block::resize_partition(disk.file(), number + 1, start, length)
-            .map_err(|e| tried(format!("grow: {e}")))?;
+        partitions.resized(number, start, length).map_err(|e| format!("grow: {e}"))?;
     }
-    let device = device_of(disk.file(), name, number, &entry, sector).map_err(&tried)?;
+    let device = partitions.device(number, start, length)?;
     if entry.attributes & UNFORMATTED != 0 {
-        format(&device, pet).map_err(&tried)?;
-        clear_mark(&mut disk, &mut table, number).map_err(&tried)?;
+        format(&device, pet)?;
+        clear_mark(disk, &mut table, number)?;
     }
-    Ok((device, grown))
+    Ok(device)
 }
 
 /// The table of a disk, with a state partition in it that reaches to the disk's end.
@@ -203,26 +265,6 @@ fn holds_ext4<D: Disk<Error = io::Error>>(disk: &mut D, place: u64) -> Result<bo
     Ok(head[1080..1082] == [0x53, 0xef])
 }
 
-/// The kernel's device of the partition, told to the kernel when it does not know it yet.
-fn device_of(
-    disk: &fs::File,
-    name: &str,
-    number: u32,
-    entry: &Entry,
-    sector: u64,
-) -> Result<String, String> {
-    let (start, length) = (entry.first * sector, entry.sectors() * sector);
-    for _ in 0..20 {
-        if let Some(device) = crate::find_disk::partition_device(name, start) {
-            return Ok(device);
-        }
-        // EBUSY: it appeared meanwhile.
-        let _ = block::add_partition(disk, number + 1, start, length);
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Err("the kernel has no device for it".into())
-}
-
 fn format(device: &str, pet: &mut dyn FnMut()) -> Result<(), String> {
     say(&format!("first boot: making the state file system on {device}"));
     let mut command = Command::new("/sbin/mkfs.ext4");
@@ -236,15 +278,36 @@ fn format(device: &str, pet: &mut dyn FnMut()) -> Result<(), String> {
     run(&mut command, &[0], pet)
 }
 
-fn check(device: &str, pet: &mut dyn FnMut()) -> Result<(), String> {
-    let config = "/run/bascule/e2fsck.conf";
+/// Grows the file system to the end of its partition where it is smaller, also when the power went
+/// between the growth of the two.
+fn fill(device: &str, pet: &mut dyn FnMut()) -> Result<(), String> {
+    let (held, room) = sizes(device).map_err(|e| format!("read {device}: {e}"))?;
+    if held >= room {
+        return Ok(());
+    }
+    run(Command::new("/sbin/resize2fs").arg(device), &[0], pet)
+}
+
+/// Blocks of the file system on `device`, and those that it has room for.
+fn sizes(device: &str) -> io::Result<(u64, u64)> {
+    let mut file = fs::File::open(device)?;
+    let size = io::Seek::seek(&mut file, io::SeekFrom::End(0))?;
+    let mut superblock = [0; 1024];
+    file.read_exact_at(&mut superblock, 1024)?;
+    let field = |at: usize| partition_layout::bytes::u32_at(&superblock, at).unwrap_or_default();
+    let blocks = u64::from(field(0x150)) << 32 | u64::from(field(4));
+    // 1024 bytes times two to the power of this; ext4 has no blocks beyond 64 KiB.
+    Ok((blocks, size >> (10 + field(24).min(6))))
+}
+
+fn check(device: &str, config: &Path, pet: &mut dyn FnMut()) -> Result<(), String> {
     // Without this a clock in the past means a full check at every boot.
     fs::write(config, "[options]\nbroken_system_clock = true\n")
-        .map_err(|e| format!("write {config}: {e}"))?;
+        .map_err(|e| format!("write {}: {e}", config.display()))?;
     let mut command = Command::new("/sbin/e2fsck");
     command.env("E2FSCK_CONFIG", config).args(["-p", device]);
-    // 1: mended. 2: mended, and wants a reboot only for a mounted root.
-    run(&mut command, &[0, 1, 2], pet)
+    // 1: mended. 2: mended, and wants a reboot only for a mounted root. Both is 3.
+    run(&mut command, &[0, 1, 2, 3], pet)
 }
 
 /// Runs a program to its end, petting the watchdog meanwhile.
@@ -274,3 +337,7 @@ fn run(command: &mut Command, fine: &[i32], pet: &mut dyn FnMut()) -> Result<(),
     }
     Err(format!("{program}: {status}: {}", words.trim().replace('\n', " ")))
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

@@ -14,6 +14,7 @@ pub mod run_loop;
 
 use crate::boot_facts::{self, BootFacts};
 use crate::console::warn;
+use crate::state::Trouble;
 use crate::watchdog::Petted;
 use crate::{hardware, identity, setup, state};
 use nix::sys::mman::{MlockAllFlags, mlockall};
@@ -47,7 +48,7 @@ pub fn run() -> ExitCode {
     }
     let disk = facts.disk.trim_start_matches("/dev/").to_string();
     let state = state::bring_up(&disk, &mut || watchdog.pet());
-    if let Err(why) = &state {
+    if let Err(Trouble::Full(why) | Trouble::Broken(why)) = &state {
         warn(&format!("state is degraded: {why}"));
         facts.state = "degraded".into();
         facts.state_reason = Some(why.clone());
@@ -71,7 +72,8 @@ pub fn run() -> ExitCode {
         warn(&problem);
     }
     let boot_status = watchdog.boot_status();
-    run_loop::Loop::new(watchdog, facts).run(boot_status)
+    let judges = !matches!(state, Err(Trouble::Broken(_)));
+    run_loop::Loop::new(watchdog, facts, judges).run(boot_status)
 }
 
 /// containerd for the OS's own services alone: no CRI, nothing on the state partition.
@@ -113,4 +115,38 @@ fn esp_device(disk: &str) -> Option<String> {
     let (table, _) = gpt::read(&mut device).ok()?;
     let offset = table.find(guid::ESP)?.first.checked_mul(u64::from(table.sector_size))?;
     crate::find_disk::partition_device(disk, offset)
+}
+
+#[cfg(test)]
+mod tests {
+    /// IN-5: nothing on the state partition, whole or broken, reaches the containerd that a boot
+    /// needs: every path that it is told lies under `/run`, a file system of this boot alone, and
+    /// what would have a folder of its own elsewhere is off.
+    #[test]
+    fn containerd_is_told_no_path_outside_run() {
+        fn strings<'a>(value: &'a toml::Value, into: &mut Vec<&'a str>) {
+            match value {
+                toml::Value::String(text) => into.push(text),
+                toml::Value::Array(list) => list.iter().for_each(|item| strings(item, into)),
+                toml::Value::Table(table) => table.values().for_each(|item| strings(item, into)),
+                _ => {}
+            }
+        }
+        let config: toml::Value = toml::from_str(super::CONTAINERD).unwrap();
+        let mut all = Vec::new();
+        strings(&config, &mut all);
+        let paths: Vec<&str> = all.iter().copied().filter(|text| text.contains('/')).collect();
+        assert_eq!(paths.len(), 3, "root, state, socket: {paths:?}");
+        assert!(paths.iter().all(|path| path.starts_with("/run/containerd/")), "{paths:?}");
+        for key in ["root", "state"] {
+            assert!(
+                config.get(key).is_some_and(toml::Value::is_str),
+                "{key}: the default is in /var"
+            );
+        }
+        // Their own folders are /var/lib/containers, /opt/containerd and /var/run/nri.
+        for plugin in ["grpc.v1.cri", "internal.v1.opt", "nri.v1.nri"] {
+            assert!(all.contains(&format!("io.containerd.{plugin}").as_str()), "{plugin}");
+        }
+    }
 }

@@ -43,6 +43,7 @@ pub struct Loop {
     origin: Instant,
     watchdog: Petted,
     facts: BootFacts,
+    judges: bool,
     children: Vec<Child>,
     without_containerd: bool,
     record: Option<RecordLine>,
@@ -55,9 +56,10 @@ pub struct Loop {
 }
 
 impl Loop {
-    /// Everything is set up; nothing runs yet.
+    /// Everything is set up; nothing runs yet. `judges` is whether a gate that passes says anything
+    /// of the slot: not where state cannot be used.
     #[must_use]
-    pub fn new(watchdog: Petted, facts: BootFacts) -> Self {
+    pub fn new(watchdog: Petted, facts: BootFacts, judges: bool) -> Self {
         let children = vec![
             Child::new("record", &["/usr/lib/bascule/os-init", "record"], -1000),
             Child::new(
@@ -77,6 +79,7 @@ impl Loop {
             origin: Instant::now(),
             watchdog,
             facts,
+            judges,
             children,
             without_containerd: false,
             record,
@@ -203,10 +206,10 @@ impl Loop {
     }
 
     fn step_gate(&mut self, event: decide::Event) {
-        // With a broken state partition a gate that passes proves nothing about the slot, and one
-        // that fails speaks against nothing but the state.
+        // With a broken state partition a gate that passes proves nothing about the slot; one that
+        // fails speaks against nothing but the state, also where that is only full.
         let told_passed = matches!(event, decide::Event::Told(Told::Passed, _));
-        if told_passed && self.facts.state != "ok" {
+        if told_passed && !self.judges {
             if matches!(self.gate, Gate::Open { .. }) {
                 self.gate = Gate::Decided;
                 self.decided("degraded", "the state partition is broken; the slot is not judged");
