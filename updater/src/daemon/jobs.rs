@@ -68,9 +68,7 @@ impl Daemon {
                     version: armed.version.clone(),
                     boot_id: self.site.boot.boot_id.clone(),
                 };
-                if let Err(failure) = self.pending.write(&pending) {
-                    eprintln!("osupdated: {failure}");
-                }
+                self.remember(&pending);
                 self.note(armed);
             }
             Ok(Outcome::Sealed) => self.note(entry("sealed")),
@@ -125,6 +123,14 @@ impl Daemon {
         }
     }
 
+    /// What was armed is armed: where the state partition takes no note of it, only the history
+    /// will lack its end.
+    fn remember(&self, pending: &Pending) {
+        if let Err(failure) = self.pending.write(pending) {
+            eprintln!("osupdated: {failure}");
+        }
+    }
+
     /// Back to the other slot: takes an armed or running trial back, or arms the other slot after
     /// it was read and found whole. Does not reboot.
     ///
@@ -156,7 +162,7 @@ impl Daemon {
                 version: String::new(),
                 boot_id: self.site.boot.boot_id.clone(),
             };
-            self.pending.write(&pending)?;
+            self.remember(&pending);
         }
         self.note(Entry {
             event: "rolled-back".into(),

@@ -18,7 +18,12 @@ mount -t tmpfs none /run && mkdir /run/bascule && mount --bind "$1/run" /run/bas
 mount -t tmpfs none /usr/share && mkdir /usr/share/bascule
 mount --bind "$1/share" /usr/share/bascule
 mount -t tmpfs none /var/lib && mkdir -p /var/lib/bascule/update
-mount --bind "$1/state" /var/lib/bascule/update
+if [ -e "$1/full" ]; then
+    mount -t tmpfs -o "$(cat "$1/full")" none /var/lib/bascule/update
+    cat /dev/zero > /var/lib/bascule/update/fill 2> /dev/null || true
+else
+    mount --bind "$1/state" /var/lib/bascule/update
+fi
 exec "$2"
 "#;
 /// The services manager kills what has not ended after this long.
@@ -140,6 +145,41 @@ async fn a_daemon_ends_on_term_in_the_middle_of_an_apply_and_the_next_one_finish
     assert!(field.machine.is_armed());
     let (code, said) = daemon.osupdate("apply");
     assert_eq!(code, 1, "armed already: {said}");
+    assert_eq!(daemon.terminate().code(), Some(0));
+}
+
+/// ST-5: a state partition without a free byte, or without a free inode, takes nothing of an update
+/// but its notes: status, apply and rollback work.
+#[tokio::test]
+async fn a_full_state_partition_stops_no_update() {
+    for (name, full) in [("full-bytes", "size=16k"), ("full-inodes", "nr_inodes=2,size=4k")] {
+        let field = Field::start(name).await;
+        fs::write(field.machine.folder.join("full"), full).unwrap();
+        let daemon = Daemon::start(&field.machine, &source(&field, TAG));
+        let done = |word: &str| {
+            let (code, said) = daemon.osupdate(word);
+            assert_eq!(code, 0, "{name}: {word}: {said}");
+            said
+        };
+        done("apply");
+        assert!(field.machine.other_slot() == field.release.slot);
+        assert_eq!(done("status")["trial"]["slot"], "b");
+        // Takes the armed one back; then arms it again.
+        done("rollback");
+        assert!(!field.machine.is_armed());
+        done("rollback");
+        assert!(field.machine.is_armed());
+        assert_eq!(daemon.terminate().code(), Some(0));
+    }
+}
+
+/// BR-3: what the loader found damaged is in the status.
+#[tokio::test]
+async fn the_status_tells_of_damaged_places_of_the_record() {
+    let mut field = Field::start("damaged-places").await;
+    field.machine.site.boot.record_damaged = 2;
+    let daemon = Daemon::start(&field.machine, &source(&field, TAG));
+    assert_eq!(daemon.osupdate("status").1["record_damaged"], 2);
     assert_eq!(daemon.terminate().code(), Some(0));
 }
 
