@@ -2,10 +2,6 @@
 //! keeper, over a disk in memory that loses what was not flushed.
 #![allow(clippy::unwrap_used, reason = "a test stops there")]
 
-#[path = "../../partition-layout/tests/memory/mod.rs"]
-mod memory;
-
-use memory::{FATES, Memory};
 use os_init::record::protocol::{Answer, Request};
 use os_init::record::server::Keeper;
 use partition_layout::boot_state::{
@@ -15,13 +11,14 @@ use partition_layout::disk::Disk as _;
 use partition_layout::places::{self, PLACES, STRIDE, encode_identity};
 use partition_layout::record::{Cause, Fault, Record};
 use partition_layout::slot::Slot::{self, A, B};
+use strict_disk::{Fate, StrictDisk};
 
 const DISK_ID: [u8; 16] = [7; 16];
 const V2: ImageFacts = ImageFacts { release: 2, secver: 0, digest: [2; 32] };
 
 /// The record partition of a machine, and how often it was started.
 struct Machine {
-    disk: Memory,
+    disk: StrictDisk,
     clock_s: u64,
     starts: u64,
 }
@@ -29,7 +26,7 @@ struct Machine {
 impl Machine {
     /// Release 1 confirmed in slot A, release 2 armed in slot B.
     fn armed() -> Self {
-        let mut disk = Memory::new(512, 16 * STRIDE);
+        let mut disk = StrictDisk::zeroed(512, 16 * STRIDE);
         disk.write(0, &encode_identity(DISK_ID, 512)).unwrap();
         let loaded = places::load(&mut disk).unwrap();
         let facts = ImageFacts { release: 1, secver: 0, digest: [1; 32] };
@@ -109,7 +106,7 @@ fn cuts_before_the_gate_cost_a_confirmed_machine_nothing() {
     /// The loader reads the identity and eight places; it writes, flushes and reads back.
     const LOADER: u32 = 1 + PLACES as u32 + 3;
     let mut machine = Machine::updated();
-    for fate in FATES {
+    for fate in Fate::ALL {
         for operations in 0..LOADER {
             machine.disk.operations_left = Some(operations);
             assert_eq!(machine.loader(), None, "cut after {operations}");
@@ -194,7 +191,7 @@ fn a_trial_that_cuts_ended_can_be_tried_again_and_a_failed_gate_needs_a_person()
     for _ in 0..3 {
         assert_eq!(cut.loader(), Some(B));
         cut.os_init_starts(B);
-        cut.disk.power_cut(|_| memory::Fate::Lost);
+        cut.disk.power_cut(|_| Fate::Lost);
         cut.clock_s += 20;
     }
     cut.boot_confirmed(A);

@@ -59,7 +59,8 @@ pub fn run(size: Size) -> Result<()> {
         println!("  a write where nobody may write: {stray}");
     }
     let caught = without_flushes(&recording, size.seed)?;
-    let judged = judge_all(&recording, &mut timeline, size);
+    let mut judge = Judge::default();
+    let judged = judge_all(&recording, &mut timeline, &mut judge, size);
     unbootable.extend(tell_failures(&recording, &timeline, &judged, size.seed));
     let rebuilt_s = begun.elapsed().as_secs_f64() - recorded_s;
     println!("  rebuilt and judged {} disks in {rebuilt_s:.1} s", judged.len());
@@ -86,6 +87,10 @@ pub fn run(size: Size) -> Result<()> {
     let report = json!({
         "rebuilt_from_vm": judged.len(),
         "booted_from_vm": outcomes.iter().filter(|it| !matches!(it, Outcome::Failed(_))).count(),
+        // How many of them differ in what the loader reads: most differ in a slot that is not chosen,
+        // or in the state partition.
+        "different_to_the_loader": judge.boots(),
+        "slot_contents_read_whole": judge.images(),
         "degraded": outcomes.iter().filter(|it| **it == Outcome::Degraded).count(),
         "unbootable": unbootable.len(),
         "first_unbootable_without_flushes": caught,
@@ -130,13 +135,17 @@ fn without_flushes(recording: &Recording, seed: u64) -> Result<usize> {
 }
 
 /// Rebuilds and judges, in the order of time.
-fn judge_all(recording: &Recording, timeline: &mut Timeline, size: Size) -> Vec<Judged> {
+fn judge_all(
+    recording: &Recording,
+    timeline: &mut Timeline,
+    judge: &mut Judge,
+    size: Size,
+) -> Vec<Judged> {
     let epochs = cuts::epochs(timeline.log().entries());
     let entries = timeline.log().entries();
     let cuts = cuts::choose(entries, &epochs, timeline.areas(), size.states, size.seed);
     let (flushes, all) = (epochs.len(), cuts.len());
     println!("  {} log entries, {flushes} flushes, {all} cuts", timeline.log().entries().len());
-    let mut judge = Judge::default();
     let mut judged = Vec::with_capacity(all);
     for cut in cuts {
         timeline.advance(cut.flushed);

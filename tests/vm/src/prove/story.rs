@@ -93,18 +93,29 @@ pub fn history(recording: &Recording, timeline: &Timeline, cut: &Cut) -> String 
         record_in(timeline, number).map(|record| format!("entry {number}: {}", words(&record)))
     });
     text += &format!("\n  last record before: {}", newest.as_deref().unwrap_or("as at the start"));
+    let mut of_state = 0;
     for run in &cut.kept {
         let Some(entry) = timeline.log().entries().get(run.entry) else { continue };
         let area = timeline.areas().of_sector(entry.at / SECTOR);
-        let all = entry.length / SECTOR;
+        if area == Area::State {
+            of_state += 1;
+            continue;
+        }
+        let (from, until, all) = (run.skip, run.skip + run.sectors, entry.length / SECTOR);
         text += &format!(
-            "\n  arrived of what was not flushed: entry {} in {area:?}, sectors {}..{} of {all}",
-            run.entry,
-            run.skip,
-            run.skip + run.sectors
+            "\n  arrived: entry {} in {area:?}, sectors {from}..{until} of {all}",
+            run.entry
         );
         if let Some(record) = record_in(timeline, run.entry) {
             text += &format!(", {}", words(&record));
+        }
+    }
+    text += &format!("\n  arrived: {of_state} parts in the state partition");
+    let epoch = timeline.log().entries().iter().enumerate().skip(cut.flushed);
+    for (number, entry) in epoch.take_while(|(_, entry)| entry.kind != Kind::Flush) {
+        let area = timeline.areas().of_sector(entry.at / SECTOR);
+        if area != Area::State && !cut.kept.iter().any(|run| run.entry == number) {
+            text += &format!("\n  lost: entry {number} in {area:?}");
         }
     }
     text
