@@ -28,6 +28,8 @@ const WATCHDOG_S: u64 = 100;
 const WATCHDOG_STATUS: u32 = 32;
 /// A hang that no watchdog ends: a person comes after so many seconds.
 const LATE_HANG_S: u64 = 3000;
+/// Lines of the loader in one boot; it has a handful of things to try.
+const LINES_MAX: usize = 60;
 /// Starts in a row without coming up, after which a machine is called lost.
 pub const STARTS_MAX: u32 = 16;
 
@@ -46,6 +48,7 @@ impl Hands<Shared> for Firmware<'_> {
 
     fn say(&mut self, line: Arguments) {
         self.lines.push(format!("loader: {line}"));
+        assert!(self.lines.len() < LINES_MAX, "the loader does not end: {:#?}", self.lines);
     }
 
     fn may(&self, _: Target) -> bool {

@@ -22,6 +22,8 @@ pub struct Limits {
     pub exhaustive: usize,
     /// Seeded combinations where not all are tried.
     pub samples: usize,
+    /// Of a thousand boots after a cut, so many are cut, too.
+    pub second_per_mille: u64,
     /// Of a thousand boots after a second cut, so many are cut a third time.
     pub third_per_mille: u64,
     /// Crash states of one scenario after which it ends, in one round.
@@ -37,8 +39,9 @@ impl Limits {
     pub const TINY: Self = Self {
         exhaustive: 40,
         samples: 4,
+        second_per_mille: 60,
         third_per_mille: 2,
-        states: 60,
+        states: 150,
         foreign_tables: 40,
         one_in: 23,
     };
@@ -46,8 +49,9 @@ impl Limits {
     pub const QUICK: Self = Self {
         exhaustive: 220,
         samples: 16,
+        second_per_mille: 1000,
         third_per_mille: 250,
-        states: 8_000,
+        states: 10_000,
         foreign_tables: 2_000,
         one_in: 1,
     };
@@ -55,7 +59,8 @@ impl Limits {
     pub const FULL: Self = Self {
         exhaustive: 7_000,
         samples: 200,
-        third_per_mille: 100,
+        second_per_mille: 1000,
+        third_per_mille: 250,
         states: 1_000_000,
         foreign_tables: 50_000,
         one_in: 1,
@@ -119,6 +124,8 @@ pub struct Explorer<'a> {
     pub seen: &'a mut Seen,
     /// States at which this round ends.
     pub until: u64,
+    /// States at which the cut that is tried ends.
+    pub cut_until: u64,
 }
 
 /// What was true when the operation began.
@@ -150,9 +157,12 @@ impl Explorer<'_> {
         let before = Before { ran, held: held.unwrap_or_default() };
         let (cuts, done) = noted(world, operation);
         done.map_err(|why| format!("{why}\n  {}", world.trail.join("\n  ")))?;
-        for cut in cuts {
-            self.cut(world, &cut, before, 1);
-            if self.seen.broken.is_some() || self.seen.states() >= self.until {
+        for (index, cut) in cuts.iter().enumerate() {
+            // What is left is shared out, so that a small limit reaches the last cut, too.
+            let left = self.until.saturating_sub(self.seen.states());
+            self.cut_until = self.seen.states() + left / (cuts.len() - index) as u64;
+            self.cut(world, cut, before, 1);
+            if self.seen.broken.is_some() {
                 break;
             }
         }
@@ -176,7 +186,9 @@ impl Explorer<'_> {
                 next.starts += 100;
                 next.say(fates::words(cut, &unflushed, fates, &world.layout));
                 self.state(next, before, depth);
-                if self.seen.broken.is_some() {
+                // All kept and all lost are tried at every cut, however small the limit.
+                let enough = self.seen.states() >= self.cut_until && index > 1;
+                if self.seen.broken.is_some() || enough {
                     return;
                 }
             }
@@ -229,7 +241,12 @@ impl Explorer<'_> {
     fn judge(&mut self, world: &mut World, before: Before, depth: u32) -> Result<(), String> {
         self.judge_disk(world)?;
         let record = world.record();
-        let again = depth == 1 || (depth == 2 && self.random.chance(self.limits.third_per_mille));
+        let per_mille = match depth {
+            1 => self.limits.second_per_mille,
+            2 => self.limits.third_per_mille,
+            _ => 0,
+        };
+        let again = self.random.chance(per_mille);
         let start = world.fork();
         if again {
             world.shared.lock().cuts = Some(Vec::new());

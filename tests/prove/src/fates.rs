@@ -14,7 +14,12 @@ const SPLITS_MAX: usize = 32;
 #[must_use]
 pub fn assignments(sectors: usize, limits: Limits, random: &mut Random) -> (Vec<Vec<Fate>>, bool) {
     if power(Fate::ALL.len(), sectors) <= limits.exhaustive {
-        return (all(&Fate::ALL, sectors), true);
+        // Kept, then lost: the order of the fates.
+        let mut chosen = all(&Fate::ALL, sectors);
+        if sectors > 1 {
+            chosen.insert(1, vec![Fate::Lost; sectors]);
+        }
+        return (chosen, true);
     }
     let mut chosen = vec![vec![Fate::Kept; sectors], vec![Fate::Lost; sectors]];
     let basic = [Fate::Kept, Fate::Lost, Fate::Garbage];

@@ -132,8 +132,14 @@ fn explore(job: &Job<'_>, options: &Options, round: u64) {
             .map_err(|why| format!("prepare: {why}; {}", world.trail.join(" · ")))?;
         world.trail = vec!["(prepared)".into()];
         let random = Random::new(options.seed.wrapping_add(round.wrapping_mul(0x1_0000)));
-        let mut explorer =
-            Explorer { limits: options.limits, promise: *promise, random, seen: &mut seen, until };
+        let mut explorer = Explorer {
+            limits: options.limits,
+            promise: *promise,
+            random,
+            seen: &mut seen,
+            until,
+            cut_until: until,
+        };
         explorer.explore(&world, run)
     })();
     let broken = match done {
