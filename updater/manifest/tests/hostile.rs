@@ -128,10 +128,13 @@ fn a_signature_for_another_purpose_or_image_vouches_for_nothing() {
 fn simple(purpose: &str, digest: &str) -> Result<String, NotVouched> {
     let payload = json!({ "critical": { "type": purpose,
         "image": { "docker-manifest-digest": digest } } });
-    let payload = payload.to_string();
+    simple_payload(&payload.to_string())
+}
+
+fn simple_payload(payload: &str) -> Result<String, NotVouched> {
     let mut layer = describe(simple_signing::MEDIA_SIMPLE_SIGNING, payload.as_bytes());
     let name = simple_signing::ANNOTATION_SIGNATURE.to_owned();
-    layer.annotations.insert(name, STANDARD.encode(raw_sign(&payload)));
+    layer.annotations.insert(name, STANDARD.encode(raw_sign(payload)));
     simple_signing::check(&layer, payload.as_bytes(), image().digest, &roots())
 }
 
@@ -145,6 +148,10 @@ fn a_simple_signature_for_another_purpose_or_image_vouches_for_nothing() {
     for other in [&Digest::of(b"other").to_string(), "", "sha512:00", &ours.to_uppercase()] {
         assert_eq!(simple(purpose, other), Err(NotVouched::WrongSubject), "{other}");
     }
+    assert!(
+        matches!(simple_payload("<html>"), Err(NotVouched::Malformed(_))),
+        "signed, and no JSON"
+    );
 }
 
 #[test]
