@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::{env, fs, process};
 
 use anyhow::{Context, Result, bail, ensure};
+use partition_layout::places::{PLACES, STRIDE};
+use partition_layout::record::Record;
 use serde_json::Value;
 
 use crate::machine::qemu_img;
@@ -69,6 +71,20 @@ pub fn fill(disk: &Path, extent: Extent, pattern: u8) -> Result<()> {
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(())
+}
+
+/// Where on the disk the newest record lies, in bytes; `record` is the record partition.
+///
+/// # Errors
+/// None is valid, or as [`read`].
+pub fn newest_record(disk: &Path, record: Extent) -> Result<u64> {
+    let mut found = None;
+    for place in (1..).take(PLACES) {
+        let offset = record.offset + place * STRIDE;
+        let bytes = read(disk, Extent { offset, size: 512 })?;
+        found = found.max(Record::decode(&bytes).ok().map(|it| (it.generation, offset)));
+    }
+    found.map(|(_, offset)| offset).context("no valid record on the disk")
 }
 
 /// The bytes of `extent`, whose ends must be multiples of 512.
