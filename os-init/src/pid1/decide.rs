@@ -2,6 +2,9 @@
 
 use crate::control::Told;
 use crate::gate::DEADLINE_MS;
+use partition_layout::boot_state;
+use partition_layout::record::Record;
+use partition_layout::verity::unhex;
 
 /// Where the gate stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +41,14 @@ pub enum Event {
     Told(Told, String),
     /// Time went by.
     Tick,
+}
+
+/// Whether a confirmation was answered with "reboot" by a record that knows nothing of this boot,
+/// `boot_id` being its nonce in hex. Nothing of this boot could be written then, and the next one
+/// would hear the same: rebooting would not end.
+#[must_use]
+pub fn is_stale(answer: boot_state::Action, record: &Record, boot_id: &str) -> bool {
+    answer == boot_state::Action::Reboot && unhex(boot_id) != Some(record.nonce)
 }
 
 impl Gate {
@@ -85,5 +96,18 @@ mod tests {
         assert_eq!(gate.clone().step(Event::Tick, 1000 + DEADLINE_MS - 1).1, Action::None);
         let (_, action) = gate.step(Event::Tick, 1000 + DEADLINE_MS);
         assert_eq!(action, Action::Fail("not healthy within 300 s: sshd".into()));
+    }
+
+    /// A disk that turned read-only after an orderly stop before the gate: each boot would be told
+    /// that it is being left.
+    #[test]
+    fn a_record_of_an_earlier_boot_reboots_nothing() {
+        let mut record = Record::fresh([1; 16]);
+        record.nonce = [0xab; 16];
+        let this = "ab".repeat(16);
+        assert!(!is_stale(boot_state::Action::Reboot, &record, &this));
+        assert!(is_stale(boot_state::Action::Reboot, &record, &"cd".repeat(16)));
+        assert!(is_stale(boot_state::Action::Reboot, &record, "not hex"));
+        assert!(!is_stale(boot_state::Action::None, &record, &"cd".repeat(16)));
     }
 }

@@ -258,13 +258,14 @@ impl Loop {
             Err(error) => {
                 self.note(format!("boot record: {event:?}: {error}"));
                 if event == Event::Confirm {
-                    // Not durable, so not confirmed: the deadline runs on from anew.
-                    let missing = format!("the boot record cannot be written: {error}");
-                    self.gate = Gate::Open { since_ms: self.now_ms(), missing };
+                    self.not_durable(&error.to_string());
                 }
                 return;
             }
         };
+        if event == Event::Confirm && decide::is_stale(action, &record, &self.facts.boot_id) {
+            return self.not_durable("what it says is of an earlier boot");
+        }
         match event {
             Event::Started { .. } if record.last.overdue >= OVERDUE_MAX => {
                 self.tell_record(Event::Overdue);
@@ -295,6 +296,12 @@ impl Loop {
             }
             Action::None => {}
         }
+    }
+
+    /// Not durable, so not confirmed: the deadline runs on from anew.
+    fn not_durable(&mut self, why: &str) {
+        let missing = format!("the boot record cannot be written: {why}");
+        self.gate = Gate::Open { since_ms: self.now_ms(), missing };
     }
 
     fn watch_verity(&mut self) {

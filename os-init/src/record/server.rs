@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn what_is_refused_or_cannot_be_stored_is_told_and_leaves_the_record() {
         let mut keeper = keeper();
-        let refused = keeper.answer(Request::Apply(Event::Disarm));
+        let refused = keeper.answer(Request::Apply(Event::Rollback));
         assert_eq!(refused, Answer::Refused(boot_state::Refused::NotConfirmed.to_string()));
         let started = Event::Started { nonce: [9; 16], watchdog: 0 };
         let before = generation(keeper.answer(Request::Apply(started)));
@@ -203,7 +203,7 @@ mod tests {
             }
         };
         assert_eq!(
-            client.apply(Event::Disarm),
+            client.apply(Event::Rollback),
             Err(super::super::Error::Refused(boot_state::Refused::NotConfirmed.to_string()))
         );
         client.apply(Event::Started { nonce: [9; 16], watchdog: 0 }).unwrap();
