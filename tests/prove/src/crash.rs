@@ -51,7 +51,7 @@ impl Limits {
         samples: 16,
         second_per_mille: 1000,
         third_per_mille: 250,
-        states: 10_000,
+        states: 24_000,
         foreign_tables: 2_000,
         one_in: 1,
     };
