@@ -19,8 +19,8 @@ use crate::scenarios::{Done, library};
 use crate::update::by_hand;
 use crate::world::{Power, World};
 
-/// What becomes of the bytes of a place.
-type Damage = fn(&mut [u8]);
+/// A kind of damage to a sector, and its name.
+type Way = (&'static str, fn(&mut [u8]));
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -90,7 +90,7 @@ impl Faults {
 
     /// Any and all places lost, in four ways: one that is left decides; without any, the trailers.
     fn records(&mut self, base: &World) {
-        let ways: [(&str, Damage); 3] = [
+        let ways: [Way; 3] = [
             ("garbage", |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 0x5a)),
             ("zeros", |bytes| bytes.fill(0)),
             // The field's favourite: a copy whose tail was not written.

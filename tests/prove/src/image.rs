@@ -89,7 +89,7 @@ fn content(number: u64, length: usize) -> Vec<u8> {
     let mut random = Random::new(number);
     let mut bytes = Vec::with_capacity(length + 64);
     while bytes.len() < length {
-        bytes.extend_from_slice(&random.number().to_le_bytes());
+        bytes.extend_from_slice(&random.draw().to_le_bytes());
         bytes.extend_from_slice(&[0; 56]);
     }
     bytes.truncate(length);

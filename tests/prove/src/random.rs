@@ -12,7 +12,7 @@ impl Random {
     }
 
     /// The next one.
-    pub fn number(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -22,7 +22,7 @@ impl Random {
 
     /// One below `end`, which is not 0.
     pub fn below(&mut self, end: u64) -> u64 {
-        self.number() % end.max(1)
+        self.draw() % end.max(1)
     }
 
     /// True `per_mille` times in a thousand.
