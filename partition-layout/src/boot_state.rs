@@ -293,8 +293,12 @@ fn started(next: &mut Record, running: Slot, nonce: [u8; 16]) {
 }
 
 fn confirm(next: &mut Record, running: Slot) -> Action {
-    let was_started = next.last.target == Some(Target::Slot(running));
-    if was_started && next.last.stage == Stage::Clean && !next.confirmed_this_boot {
+    // Only a rollback during its trial leaves a running slot so.
+    let is_left = next.last.target == Some(Target::Slot(running))
+        && next.last.stage == Stage::Clean
+        && next.trial.is_none()
+        && next.default != running;
+    if is_left && !next.confirmed_this_boot {
         return Action::Reboot;
     }
     next.last.stage = next.last.stage.max(Stage::Confirmed);
