@@ -6,6 +6,7 @@
 use std::env;
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
 
 use anyhow::{Result, bail};
 
@@ -149,7 +150,9 @@ fn machines() -> Result<()> {
     step::run("build scenarios", &mut cargo(&["test", "-p", "vm-tests", "--locked", "--no-run"]))?;
     let words = ["test", "-p", "vm-tests", "--locked", "--lib", "--test", "scenarios"];
     let mut command = cargo(&words);
-    command.args(["--no-fail-fast", "--", "--test-threads=4"]);
+    // One more than machines may run: a test that waits for a machine holds up none that needs none.
+    let threads = 2 * thread::available_parallelism().map_or(1, usize::from) + 1;
+    command.args(["--no-fail-fast", "--"]).arg(format!("--test-threads={threads}"));
     // An error says where it came from in words.
     command.env("RUST_BACKTRACE", "0").env("BASCULE_TOOLS", tools::ensure()?);
     step::run_shown("whole machines", &mut command)

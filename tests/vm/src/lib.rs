@@ -3,7 +3,7 @@
 //! Reading order: [`machine`] (a QEMU with our disk), [`qmp`] and [`ssh`] (how it is steered),
 //! [`template`] and [`stopped`] (boot once, start many, by [`kept`]), [`registry`] and [`release`] (what it
 //! updates from), [`ntp`] (the time it is told),
-//! [`write_log`] (what a power cut leaves), [`limit`] (three machines at a time), [`prove`] (all power
+//! [`write_log`] (what a power cut leaves), [`limit`] (two machines a processor), [`prove`] (all power
 //! cuts of a recorded update).
 //! The scenarios are in `tests/scenarios/`, one file each.
 

@@ -1,7 +1,8 @@
-//! No more than three machines at a time, over all test threads and processes of this clone.
+//! No more than two machines for each processor at a time, over all test threads and processes of
+//! this clone.
 //!
 //! A machine computes for half of its boot and waits for its health gate during the other half, so
-//! that three of them fill two processors. A fourth only makes all of them slow.
+//! that two of them fill a processor. A third only makes all of them slow.
 
 use std::fs::{self, File};
 use std::thread;
@@ -12,7 +13,10 @@ use anyhow::{Context, Result};
 use crate::artifacts;
 
 /// How many machines run at a time.
-pub const PLACES: usize = 3;
+pub fn places() -> usize {
+    2 * thread::available_parallelism().map_or(1, usize::from)
+}
+
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// The right to run one machine; given back when dropped or when the process dies.
@@ -28,7 +32,7 @@ pub fn enter() -> Result<Place> {
     let dir = artifacts::work_dir();
     fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     loop {
-        for number in 0..PLACES {
+        for number in 0..places() {
             let path = dir.join(format!("place-{number}.lock"));
             let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
             if file.try_lock().is_ok() {

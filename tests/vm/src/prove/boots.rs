@@ -73,7 +73,7 @@ pub fn run(
                 }
             }
         };
-        let threads: Vec<_> = (0..limit::PLACES).map(|_| scope.spawn(work)).collect();
+        let threads: Vec<_> = (0..limit::places()).map(|_| scope.spawn(work)).collect();
         threads.into_iter().try_for_each(|it| match it.join() {
             Ok(result) => result,
             Err(_) => bail!("a thread that boots machines has ended by a panic"),
