@@ -160,6 +160,25 @@ fn what_is_there_already_is_not_written_again() {
 }
 
 #[test]
+fn a_machine_that_is_not_confirmed_is_told_what_there_is_and_keeps_its_way_back() {
+    let before = ImageFacts { digest: [7; 32], ..facts() };
+    let unconfirmed = || {
+        let mut record =
+            record(&[RecordEvent::Confirm, RecordEvent::Disarm, RecordEvent::Seal(before)]);
+        record.confirmed_this_boot = false;
+        record
+    };
+    for goal in [Goal::Seal, Goal::Arm] {
+        let (actions, ended) = walk(order(goal), until_judged(unconfirmed()));
+        let Some(Err(refused)) = ended else { panic!("{goal:?}: {ended:?}") };
+        assert_eq!(refused.kind, "not-confirmed");
+        assert!(!actions.contains(&Action::Disarm));
+    }
+    let (_, ended) = walk(order(Goal::Look), until_judged(unconfirmed()));
+    assert_eq!(ended, Some(Ok(Outcome::Available)));
+}
+
+#[test]
 fn a_quarantined_release_needs_a_word_from_the_operator() {
     let held = || {
         let mut held = record(&[
