@@ -8,6 +8,8 @@
 //!
 //! Only sectors that were written take memory, so that a disk may be larger than any real one.
 
+pub mod random;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Range;

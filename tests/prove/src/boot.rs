@@ -214,7 +214,8 @@ impl World {
             }
             _ => {
                 self.clock_s += BOOT_S;
-                let confirmed = self.tell(slot, Event::Confirm).is_ok();
+                let told = self.tell(slot, Event::Confirm);
+                let confirmed = matches!(told, Ok((Action::None, _)));
                 self.power = Power::Up { slot, confirmed };
                 Ok(())
             }

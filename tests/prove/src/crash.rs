@@ -11,9 +11,9 @@ use strict_disk::Fate;
 
 use crate::fates;
 use crate::machine::{Cut, Shared, StateFile};
-use crate::random::Random;
 use crate::update::by_hand;
 use crate::world::{Behaviour, Power, World};
+use strict_disk::random::Random;
 
 /// How much is tried.
 #[derive(Debug, Clone, Copy)]

@@ -5,7 +5,7 @@ use strict_disk::Fate;
 use crate::crash::Limits;
 use crate::layout::Layout;
 use crate::machine::Cut;
-use crate::random::Random;
+use strict_disk::random::Random;
 
 /// Splits of a long write that are tried, at most.
 const SPLITS_MAX: usize = 32;

@@ -14,10 +14,10 @@ use updater::engine::plan::Outcome;
 use updater::failure::Class;
 
 use crate::layout::Shape;
-use crate::random::Random;
 use crate::scenarios::{Done, library};
 use crate::update::by_hand;
 use crate::world::{Power, World};
+use strict_disk::random::Random;
 
 /// A kind of damage to a sector, and its name.
 type Way = (&'static str, fn(&mut [u8]));

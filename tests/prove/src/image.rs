@@ -14,7 +14,7 @@ use update_manifest::digest::Digest;
 use update_manifest::oci::Descriptor;
 use update_manifest::release::Release;
 
-use crate::random::Random;
+use strict_disk::random::Random;
 
 /// What releases and machines are.
 pub const PRODUCT: &str = "bascule";

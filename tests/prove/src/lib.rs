@@ -18,7 +18,6 @@ pub mod image;
 pub mod layout;
 pub mod lives;
 pub mod machine;
-pub mod random;
 pub mod report;
 pub mod run;
 pub mod scenarios;

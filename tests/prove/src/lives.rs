@@ -17,10 +17,10 @@ use updater::policy::{Direction, Leave};
 
 use crate::boot::STARTS_MAX;
 use crate::layout::Shape;
-use crate::random::Random;
 use crate::scenarios::library;
 use crate::update::by_hand;
 use crate::world::{Behaviour, Power, World};
+use strict_disk::random::Random;
 
 /// The release that every machine is born with; later ones count up from it.
 const FIRST: u64 = 100;

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use crate::crash::{Explorer, Limits, Seen};
 use crate::layout::Shape;
 use crate::lives::{Counts, YEAR, live};
-use crate::random::Random;
 use crate::scenarios::{Scenario, all};
 use crate::world::World;
+use strict_disk::random::Random;
 
 /// What is asked for.
 #[derive(Debug, Clone)]

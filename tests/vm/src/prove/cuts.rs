@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use strict_disk::random::Random;
+
 use super::timeline::{Area, Areas, Cut, Run, SECTOR};
 use crate::write_log::{Entry, Kind};
 
@@ -49,31 +51,6 @@ pub fn without_flushes(epochs: &[Epoch]) -> Vec<Epoch> {
     let end = epochs.last().map_or(0, |epoch| epoch.entries.end);
     let writes = epochs.iter().flat_map(|epoch| epoch.writes.iter().copied()).collect();
     vec![Epoch { entries: 0..end, writes }]
-}
-
-/// Numbers that a seed repeats: SplitMix64.
-#[derive(Debug, Clone)]
-pub struct Random(u64);
-
-impl Random {
-    /// The numbers of a seed.
-    #[must_use]
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// One below `end`; 0 where that is 0.
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % end.max(1)
-    }
-
-    fn coin(&mut self) -> bool {
-        self.below(2) == 0
-    }
 }
 
 /// `wanted` different cuts, or as many as there are: for each epoch the flush before it, with
@@ -156,7 +133,7 @@ fn subset(epoch: &Epoch, entries: &[Entry], random: &mut Random) -> Vec<Run> {
             1 if place != chosen => kept.push(whole),
             1 => torn(whole, random, &mut kept),
             // Each on its own.
-            2 if random.coin() => kept.push(whole),
+            2 if random.below(2) == 0 => kept.push(whole),
             2 => {}
             _ => match random.below(3) {
                 0 => kept.push(whole),
@@ -181,7 +158,7 @@ fn torn(whole: Run, random: &mut Random, kept: &mut Vec<Run>) {
             let mut from = 0;
             while from < sectors {
                 let until = (from + 1 + random.below(step * 2 - 1)).min(sectors);
-                if random.coin() {
+                if random.below(2) == 0 {
                     let new = part(from, until);
                     match kept.last_mut() {
                         Some(last)

@@ -7,9 +7,10 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use partition_layout::slot_image::TRAILER_SIZE;
 use serde_json::json;
+use strict_disk::random::Random;
 
 use super::boots::{self, Outcome, Sample};
-use super::cuts::{self, Epoch, Random};
+use super::cuts::{self, Epoch};
 use super::judge::{Judge, Verdict};
 use super::recording::Recording;
 use super::story;

@@ -1,4 +1,4 @@
-//! Numbers that a seed repeats.
+//! Numbers that a seed repeats, for fates and cuts.
 
 /// SplitMix64.
 #[derive(Debug, Clone)]
