@@ -88,7 +88,7 @@ pub struct Drop {
     pub paths: Vec<String>,
 }
 
-/// A file with content from one of three places.
+/// A file with content from one of two places.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileEntry {
@@ -98,11 +98,6 @@ pub struct FileEntry {
     pub source: Option<PathBuf>,
     /// The content itself.
     pub content: Option<String>,
-    /// So many bytes that do not compress, the same for the same `seed`.
-    pub random_bytes: Option<u64>,
-    /// Picks the bytes of `random_bytes`.
-    #[serde(default)]
-    pub seed: u64,
     /// Permissions.
     #[serde(default = "readable")]
     pub mode: u32,
@@ -131,8 +126,11 @@ struct Derived {
     arch: Option<String>,
     product: Option<String>,
     kind: Option<String>,
+    boot_set: Option<Vec<String>>,
     #[serde(default)]
     cmdline: Vec<String>,
+    #[serde(default)]
+    drop: Vec<Drop>,
     #[serde(default)]
     file: Vec<FileEntry>,
     #[serde(default)]
@@ -195,35 +193,15 @@ impl FileEntry {
     /// The file's content.
     ///
     /// # Errors
-    /// Its source cannot be read, or none or several of `source`, `content` and `random_bytes`
-    /// are given.
+    /// Its source cannot be read, or not one of `source` and `content` is given.
     pub fn bytes(&self) -> Result<Vec<u8>> {
-        match (&self.source, &self.content, self.random_bytes) {
-            (Some(source), None, None) => fs::read(source)
+        match (&self.source, &self.content) {
+            (Some(source), None) => fs::read(source)
                 .with_context(|| format!("read {} for {}", source.display(), self.path)),
-            (None, Some(content), None) => Ok(content.clone().into_bytes()),
-            (None, None, Some(size)) => Ok(random(size, self.seed)),
-            _ => bail!("file {}: give one of source, content and random_bytes", self.path),
+            (None, Some(content)) => Ok(content.clone().into_bytes()),
+            _ => bail!("file {}: give one of source and content", self.path),
         }
     }
-}
-
-/// Bytes that do not compress (xorshift64*, Vigna 2016), for tests of size.
-fn random(size: u64, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        state.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    };
-    let size = usize::try_from(size).unwrap_or(usize::MAX);
-    let mut bytes = Vec::with_capacity(size.next_multiple_of(8));
-    while bytes.len() < size {
-        bytes.extend_from_slice(&next().to_le_bytes());
-    }
-    bytes.truncate(size);
-    bytes
 }
 
 impl Derived {
@@ -237,7 +215,9 @@ impl Derived {
         spec.arch = self.arch.unwrap_or(spec.arch);
         spec.product = self.product.unwrap_or(spec.product);
         spec.kind = self.kind.unwrap_or(spec.kind);
+        spec.boot_set = self.boot_set.unwrap_or(spec.boot_set);
         spec.cmdline.extend(self.cmdline);
+        spec.drop.extend(self.drop);
         for mut file in self.file {
             file.join(folder);
             spec.file.retain(|known| known.path != file.path);

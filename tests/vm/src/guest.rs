@@ -192,6 +192,20 @@ pub fn wait_back(
     })
 }
 
+/// `-rtc` of a machine whose clock has no battery. (The firmware takes 1970 for 2070.)
+pub const CLOCK_UNSET: &str = "base=2000-01-01";
+/// The beginning of 2026: no clock that was set is before it.
+pub const CLOCK_SET_S: i64 = 1_767_225_600;
+
+/// The machine's clock, in seconds since 1970.
+///
+/// # Errors
+/// The machine does not answer.
+pub fn clock(machine: &Machine) -> Result<i64> {
+    let text = machine.ssh()?.run("date +%s")?.ok("date")?;
+    text.trim().parse().with_context(|| format!("date says {text}"))
+}
+
 /// Memory in use: total less available.
 ///
 /// # Errors

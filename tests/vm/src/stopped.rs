@@ -10,7 +10,6 @@ use serde_json::Value;
 
 use crate::disk::Places;
 use crate::machine::{Machine, Options};
-use crate::registry::Registry;
 use crate::template::Template;
 use crate::{artifacts, guest, kept};
 
@@ -29,16 +28,8 @@ impl Stopped {
     /// # Errors
     /// The machine does not start, or the update fails.
     pub fn armed() -> Result<Self> {
-        let template = Template::of_release("v1")?;
-        Self::made("armed", &template.base(), || {
-            let registry = Registry::start("stopped-armed")?;
-            registry.publish(&artifacts::release("v2")?)?;
-            let machine = template.start("stopped-armed")?;
-            machine.route_registry(Some(registry.port()))?;
-            let (code, answer) = guest::osupdate(&machine, "apply", guest::APPLY)?;
-            ensure!(code == 0, "`osupdate apply` ended with {code}: {answer}");
-            Ok(machine)
-        })
+        let template = Template::armed()?;
+        Self::made("armed", &template.base(), || template.start("stopped-armed"))
     }
 
     /// Release 2 ran in slot B, confirmed; release 1 is in slot A.

@@ -1,9 +1,10 @@
 //! How far the writing of a slot came, so that it goes on after a crash or a reboot.
 //!
-//! A file on the state partition: a first line that names slot and image, then one line with the
-//! sha256 of each frame that was flushed to the slot. The file is a hint and never trusted: on
-//! resume each frame is read back from the slot and compared, and the whole slot is compared with
-//! the signed hash in the end. A torn last line is passed over.
+//! A file on the state partition: a first line that names slot and image, then one line for each
+//! frame that was flushed to the slot, with the sha256 of the slot from its start to that frame's
+//! end (so that nothing is hashed twice). The file is a hint and never trusted: on resume the frames
+//! are read back from the slot and compared, and the whole slot is compared with the signed hash in
+//! the end. A torn last line is passed over.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -15,7 +16,7 @@ use update_manifest::digest::Digest;
 
 /// Largest file read, in bytes: 8192 frames at 65 bytes, and the first line.
 const SIZE_MAX: u64 = 1 << 20;
-const FORMAT: &str = "bascule-checkpoint-1";
+const FORMAT: &str = "bascule-checkpoint-2";
 
 /// Where a checkpoint is kept.
 pub trait Keep {
@@ -77,7 +78,7 @@ impl Checkpoint {
         Checkpoint { kept, head: format!("{FORMAT} {} {image}", slot.word()) }
     }
 
-    /// The hashes of the frames written before; empty for another image, slot or none at all.
+    /// The hashes up to each frame written before; empty for another image, slot or none at all.
     #[must_use]
     pub fn frames(&self) -> Vec<[u8; 32]> {
         parse(&String::from_utf8_lossy(&self.kept.read()), &self.head)

@@ -125,11 +125,12 @@ impl<D: Disk<Error = io::Error>> SlotWriter<D> {
         let mut buffer = vec![0; FRAME];
         for (index, hash) in noted.iter().enumerate() {
             self.read(index as u64 * FRAME_SIZE, &mut buffer)?;
-            let found: [u8; 32] = Sha256::digest(&buffer).into();
-            if found != *hash {
+            let mut whole = self.whole.clone();
+            whole.update(&buffer);
+            if so_far(&whole) != *hash {
                 break;
             }
-            self.whole.update(&buffer);
+            self.whole = whole;
             self.done = index + 1;
         }
         noted.truncate(self.done);
@@ -232,7 +233,7 @@ impl<D: Disk<Error = io::Error>> SlotWriter<D> {
             self.write(at, body)?;
         }
         self.whole.update(&plain);
-        self.unflushed.push(Sha256::digest(&plain).into());
+        self.unflushed.push(so_far(&self.whole));
         self.done += 1;
         self.plain = plain;
         self.compressed.clear();
@@ -255,8 +256,7 @@ impl<D: Disk<Error = io::Error>> SlotWriter<D> {
     /// # Errors
     /// Corrupt: the download's fault, before anything was read back.
     pub fn check_received(&self, release: &Release) -> Result<(), Failure> {
-        let found: [u8; 32] = self.whole.clone().finalize().into();
-        if found == release.labels.slot_sha256 {
+        if so_far(&self.whole) == release.labels.slot_sha256 {
             return Ok(());
         }
         // Frames that unpack well but are not the signed ones, as a mirror may have served: they
@@ -527,6 +527,11 @@ fn overlap(at: u64, piece: &[u8], from: u64, until: u64) -> Option<&[u8]> {
     let start = usize::try_from(from.saturating_sub(at)).ok()?.min(piece.len());
     let end = usize::try_from(until.saturating_sub(at)).unwrap_or(usize::MAX).min(piece.len());
     if start < end { piece.get(start..end) } else { None }
+}
+
+/// The hash over what `hasher` has been given until now.
+fn so_far(hasher: &Sha256) -> [u8; 32] {
+    hasher.clone().finalize().into()
 }
 
 /// `length` rounded up to whole sectors of `disk`.

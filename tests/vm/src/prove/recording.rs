@@ -16,7 +16,7 @@ use crate::write_log::{self, Log};
 use crate::{artifacts, guest, kept};
 
 /// Changes when what is recorded does: kept recordings of another number are made anew.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 /// A recording is worth waiting for, however busy the host is.
 const PATIENCE: u32 = 4;
 /// What the steps are called in reports, in their order.
@@ -61,6 +61,11 @@ impl Recording {
     /// The disk before the first entry of the log; raw, sparse.
     pub fn base(&self) -> PathBuf {
         base_in(&self.dir)
+    }
+
+    /// The disk that the machine left: off, release 1 in slot A, release 2 left by a rollback in B.
+    pub fn left(&self) -> PathBuf {
+        final_in(&self.dir)
     }
 
     /// The log.
@@ -154,10 +159,7 @@ fn check_complete(dir: &Path) -> Result<()> {
     qemu_img(&["compare", "-q", "-f", "qcow2", "-F", "raw", &from, &to])
         .context("the log, replayed, is not the disk that the machine left")?;
     println!("    the log, replayed, is the disk that the machine left");
-    for path in [replayed, final_in(dir)] {
-        fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
-    }
-    Ok(())
+    fs::remove_file(&replayed).with_context(|| format!("remove {}", replayed.display()))
 }
 
 fn read_steps(dir: &Path) -> Result<Vec<Step>> {

@@ -12,7 +12,7 @@ use vm_tests::{artifacts, guest};
 #[test]
 fn copies_keep_the_digest_and_a_lost_signature_is_named() -> Result<()> {
     let (first, second) = (Registry::start("copy-1")?, Registry::start("copy-2")?);
-    first.publish(&artifacts::release("v2")?)?;
+    first.publish(&artifacts::release("small")?)?;
     let digest = first.digest(TAG)?;
     let folder = artifacts::work_dir().join("copy-oci");
     if folder.exists() {
@@ -36,17 +36,19 @@ fn copies_keep_the_digest_and_a_lost_signature_is_named() -> Result<()> {
         "names a copy that keeps it: {said}"
     );
 
-    let signature = Image::of(&artifacts::release("v2")?)?.signature_tag();
+    let signature = Image::of(&artifacts::release("small")?)?.signature_tag();
     skopeo(&["copy", &in_registry(&first, &signature), &in_registry(&second, &signature)])?;
     let (code, answer) = guest::osupdate(&machine, "apply", guest::APPLY)?;
     assert_eq!(code, 0, "{answer}");
     Ok(())
 }
 
+/// Two tools that carry the signature along, one after the other.
 #[test]
 fn a_recursive_copy_carries_the_signature_along() -> Result<()> {
     let (first, second) = (Registry::start("oras-1")?, Registry::start("oras-2")?);
-    first.publish(&artifacts::release("v2")?)?;
+    let third = Registry::start("cosign-3")?;
+    first.publish(&artifacts::release("small")?)?;
     let name = |registry: &Registry| format!("127.0.0.1:{}/{REPOSITORY}:{TAG}", registry.port());
     let oras = artifacts::foreign_tool("oras")?;
     let options = ["--from-plain-http", "--to-plain-http"];
@@ -58,9 +60,14 @@ fn a_recursive_copy_carries_the_signature_along() -> Result<()> {
     let key = show(&artifacts::key("update.pub")?);
     let words = ["verify", "--key", &key, "--insecure-ignore-tlog=true", &to];
     tool(&show(&cosign), &words)?;
+    tool(&show(&cosign), &["copy", "--allow-http-registry", &to, &name(&third)])?;
+    assert_eq!(third.digest(TAG)?, first.digest(TAG)?);
 
-    let machine = Template::of_release("v1")?.start("oras")?;
+    let machine = Template::of_release("v1")?.start("carried-along")?;
     machine.route_registry(Some(second.port()))?;
+    let (code, answer) = guest::osupdate(&machine, "check", guest::APPLY)?;
+    assert_eq!(code, 0, "{answer}");
+    machine.route_registry(Some(third.port()))?;
     let (code, answer) = guest::osupdate(&machine, "apply", guest::APPLY)?;
     assert_eq!(code, 0, "{answer}");
     Ok(())

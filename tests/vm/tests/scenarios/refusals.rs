@@ -27,7 +27,7 @@ fn what_the_manifest_gives_away_is_refused_before_the_slot_is_touched() -> Resul
     machine.route_registry(Some(registry.port()))?;
     let before = other_slot(&machine)?;
     let (ours, stranger) = (artifacts::key("update.key")?, artifacts::key("stranger.key")?);
-    let good = Image::of(&artifacts::release("v2")?)?;
+    let good = Image::of(&artifacts::release("small")?)?;
 
     refused(&machine, &registry, &good, "unsigned")?;
 
@@ -73,7 +73,7 @@ fn a_damaged_layer_is_found_before_the_flip() -> Result<()> {
     let registry = Registry::start("damaged")?;
     let machine = Template::of_release("v1")?.start("damaged")?;
     machine.route_registry(Some(registry.port()))?;
-    let mut image = Image::of(&artifacts::release("v2")?)?;
+    let mut image = Image::of(&artifacts::release("small")?)?;
     image.sign(&artifacts::key("update.key")?)?;
     registry.publish_image(&image)?;
     let manifest: Value = serde_json::from_slice(&image.manifest)?;
@@ -98,7 +98,7 @@ fn a_damaged_layer_is_found_before_the_flip() -> Result<()> {
 #[test]
 fn a_tag_that_moves_during_an_apply_changes_nothing() -> Result<()> {
     let registry = Registry::start("tag-moves")?;
-    registry.publish(&artifacts::release("v2")?)?;
+    registry.publish(&artifacts::release("small")?)?;
     let first = registry.digest(TAG)?;
     let machine = Template::of_release("v1")?.start("tag-moves")?;
     machine.route_registry(Some(registry.port()))?;
