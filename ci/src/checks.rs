@@ -34,7 +34,7 @@ const STEPS: &[Step] = &[
     Step { name: "fuzz", does: "each fuzz target for a few seconds", run: fuzz::smoke },
     Step {
         name: "prove",
-        does: "the flip: simulated power cuts and lives, and the model of the slot rules",
+        does: "the flip: simulated power cuts and lives, the model of the slot rules (real disks: vm)",
         run: prove::without_machines,
     },
     Step { name: "vm", does: "whole machines: every scenario of tests/vm", run: machines },
@@ -151,7 +151,7 @@ fn machines() -> Result<()> {
     let words = ["test", "-p", "vm-tests", "--locked", "--lib", "--test", "scenarios"];
     let mut command = cargo(&words);
     // One more than machines may run: a test that waits for a machine holds up none that needs none.
-    let threads = 2 * thread::available_parallelism().map_or(1, usize::from) + 1;
+    let threads = 3 * thread::available_parallelism().map_or(1, usize::from) + 1;
     command.args(["--no-fail-fast", "--"]).arg(format!("--test-threads={threads}"));
     // An error says where it came from in words.
     command.env("RUST_BACKTRACE", "0").env("BASCULE_TOOLS", tools::ensure()?);

@@ -50,8 +50,8 @@ pub fn run(words: &[&str]) -> Result<()> {
     all(&options)
 }
 
-/// What needs no machine, at the quick size: among the tests, where the scenarios boot machines
-/// enough.
+/// What needs no machine, at the quick size: among the tests, where the real machine's part is a
+/// scenario, so that its boots fill the pauses of others.
 ///
 /// # Errors
 /// As [`run`].

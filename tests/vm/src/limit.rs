@@ -1,8 +1,8 @@
-//! No more than two machines for each processor at a time, over all test threads and processes of
+//! No more than three machines for each processor at a time, over all test threads and processes of
 //! this clone.
 //!
-//! A machine computes for half of its boot and waits for its health gate during the other half, so
-//! that two of them fill a processor. A third only makes all of them slow.
+//! A machine computes for half of its boot and waits for its health gate during the other half; those
+//! that were started together also wait together. Three of them fill a processor.
 
 use std::fs::{self, File};
 use std::thread;
@@ -14,7 +14,7 @@ use crate::artifacts;
 
 /// How many machines run at a time.
 pub fn places() -> usize {
-    2 * thread::available_parallelism().map_or(1, usize::from)
+    3 * thread::available_parallelism().map_or(1, usize::from)
 }
 
 const PAUSE: Duration = Duration::from_millis(300);
