@@ -30,6 +30,11 @@ pub fn asking<T>(
     every(ASKING, what, limit, look)
 }
 
+/// Lets a moment pass that a scenario has drawn.
+pub fn moment(length: Duration) {
+    thread::sleep(length);
+}
+
 fn every<T>(
     pause: Duration,
     what: &str,

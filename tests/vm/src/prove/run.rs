@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,6 +13,7 @@ use strict_disk::random::Random;
 use super::boots::{self, Outcome, Sample};
 use super::cuts::{self, Epoch};
 use super::judge::{Judge, Verdict};
+use super::kills;
 use super::recording::Recording;
 use super::story;
 use super::timeline::{Area, Cut, SECTOR, Timeline};
@@ -24,13 +26,15 @@ pub struct Size {
     pub states: usize,
     /// Of these, disks to boot in real machines.
     pub boots: usize,
+    /// How often the power of a machine goes at a moment of no choice.
+    pub kills: u32,
     /// What the choice of cuts depends on, and nothing else does.
     pub seed: u64,
 }
 
 impl Size {
     /// What every change is tested with.
-    pub const QUICK: Self = Self { states: 3000, boots: 20, seed: 1 };
+    pub const QUICK: Self = Self { states: 3000, boots: 20, kills: 3, seed: 1 };
 }
 
 /// At most so many disks are rebuilt as if no flush did anything.
@@ -67,17 +71,14 @@ pub fn run(size: Size) -> Result<()> {
     println!("  rebuilt and judged {} disks in {rebuilt_s:.1} s", judged.len());
 
     let samples = sample(&judged, size);
-    let outcomes =
-        boots::run(&recording.base(), timeline.log(), &samples, |number, outcome, took| {
-            if let Some(Sample { operation, cut, started, .. }) = samples.get(number) {
-                let (flushed, parts, slot) = (cut.flushed, cut.kept.len(), started.slot);
-                let what = format!("cut during {operation}, entry {flushed} and {parts} parts");
-                println!(
-                    "  boot {number}: {what}: slot {slot} {} ({took} s)",
-                    outcome_words(outcome)
-                );
-            }
-        })?;
+    let outcomes = thread::scope(|scope| {
+        let kills = scope.spawn(|| kills::run("prove-kills", size.kills, size.seed));
+        let outcomes = boot(&recording, &timeline, &samples)?;
+        match kills.join() {
+            Ok(result) => result.map(|()| outcomes),
+            Err(_) => bail!("the thread that kills a machine has ended by a panic"),
+        }
+    })?;
     for (sample, outcome) in samples.iter().zip(&outcomes) {
         if let Outcome::Failed(why) = outcome {
             let history = story::history(&recording, &timeline, &sample.cut);
@@ -92,6 +93,7 @@ pub fn run(size: Size) -> Result<()> {
         // or in the state partition.
         "different_to_the_loader": judge.boots(),
         "slot_contents_read_whole": judge.images(),
+        "killed_at_random": size.kills,
         "degraded": outcomes.iter().filter(|it| **it == Outcome::Degraded).count(),
         "unbootable": unbootable.len(),
         "first_unbootable_without_flushes": caught,
@@ -111,6 +113,16 @@ pub fn run(size: Size) -> Result<()> {
     ensure!(judged.len() >= size.states, "only {} different disks to rebuild", judged.len());
     ensure!(outcomes.len() >= size.boots, "only {} disks to boot", outcomes.len());
     Ok(())
+}
+
+fn boot(recording: &Recording, timeline: &Timeline, samples: &[Sample]) -> Result<Vec<Outcome>> {
+    boots::run(&recording.base(), timeline.log(), samples, |number, outcome, took| {
+        if let Some(Sample { operation, cut, started, .. }) = samples.get(number) {
+            let (flushed, parts, slot) = (cut.flushed, cut.kept.len(), started.slot);
+            let what = format!("cut during {operation}, entry {flushed} and {parts} parts");
+            println!("  boot {number}: {what}: slot {slot} {} ({took} s)", outcome_words(outcome));
+        }
+    })
 }
 
 /// Whether the judge sees anything: with every flush taken out of the same log, a disk must be

@@ -1,0 +1,82 @@
+//! Kills at random moments: one machine that takes an update, boots it, leaves it by a rollback and
+//! takes it again, for ever, and whose power goes in the middle of each operation.
+//!
+//! The rest of the proof knows where writes and flushes are; this part knows nothing.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use strict_disk::random::Random;
+
+use crate::machine::Machine;
+use crate::registry::Registry;
+use crate::template::Template;
+use crate::{artifacts, guest, wait};
+
+/// An operation is cut at a moment of its first so many milliseconds: an apply, or a shutdown and a
+/// boot up to its health gate, takes that long under emulation.
+const SPAN_MS: u64 = 45_000;
+/// A boot is worth waiting for, however busy the host is.
+const PATIENCE: u32 = 2;
+/// What power cuts may leave in the quarantine: what the operator put there.
+const LEFT_BY_HAND: &str = "rollback";
+
+/// Cuts the power of the machine `name` so many `times`, at moments that `seed` repeats.
+///
+/// # Errors
+/// After a cut the machine does not get confirmed, or power cuts alone have had a release held.
+pub fn run(name: &str, times: u32, seed: u64) -> Result<()> {
+    let registry = Registry::start(name)?;
+    registry.publish(&artifacts::release("v2")?)?;
+    let mut machine = Template::armed()?.start(name)?;
+    machine.route_registry(Some(registry.port()))?;
+    let mut random = Random::new(seed);
+    let mut release = 1;
+    for number in 0..times {
+        let operation = operation(release, &mut random);
+        let moment = Duration::from_millis(random.below(SPAN_MS));
+        let what = format!(
+            "kill {number} of seed {seed}: release {release} runs, `{operation}`, power cut after \
+             {} ms",
+            moment.as_millis()
+        );
+        println!("  {what}");
+        cut(&mut machine, operation, moment).with_context(|| what.clone())?;
+        release = boots(&mut machine).with_context(|| what)?;
+    }
+    Ok(())
+}
+
+fn operation(release: u64, random: &mut Random) -> &'static str {
+    match (release, random.chance(500)) {
+        (_, true) => "reboot",
+        (1, false) => "osupdate apply --force",
+        (_, false) => "osupdate rollback; reboot",
+    }
+}
+
+fn cut(machine: &mut Machine, operation: &str, moment: Duration) -> Result<()> {
+    let mut client = machine.ssh()?.spawn(operation, guest::APPLY)?;
+    wait::moment(moment);
+    machine.power_cut()?;
+    // It may have ended before.
+    client.kill().context("end the ssh client")?;
+    client.wait().context("wait for the ssh client")?;
+    machine.mark_serial();
+    machine.power_on()
+}
+
+/// Waits until the machine is confirmed; the release that runs.
+fn boots(machine: &mut Machine) -> Result<u64> {
+    let (release, slot) = guest::wait_confirmed(machine, guest::BOOT * PATIENCE)?;
+    let fits = matches!((release, slot.as_str()), (1, "a") | (2, "b"));
+    ensure!(fits, "release {release} runs in slot {slot}");
+    let (_, status) = guest::osupdate(machine, "status", guest::SSH)?;
+    let held = status.get("quarantine").and_then(Value::as_array).into_iter().flatten();
+    for entry in held {
+        let reason = entry.get("reason").and_then(Value::as_str).unwrap_or_default();
+        ensure!(reason.contains(LEFT_BY_HAND), "held by power cuts alone: {entry}");
+    }
+    Ok(release)
+}
