@@ -43,7 +43,8 @@ fn copies_keep_the_digest_and_a_lost_signature_is_named() -> Result<()> {
     Ok(())
 }
 
-/// Two tools that carry the signature along, one after the other.
+/// Two tools that carry the signature along, each from where the release was published. (`cosign copy`
+/// takes the tag beside the image and not what refers to it, so not from where `oras` has put it.)
 #[test]
 fn a_recursive_copy_carries_the_signature_along() -> Result<()> {
     let (first, second) = (Registry::start("oras-1")?, Registry::start("oras-2")?);
@@ -60,7 +61,7 @@ fn a_recursive_copy_carries_the_signature_along() -> Result<()> {
     let key = show(&artifacts::key("update.pub")?);
     let words = ["verify", "--key", &key, "--insecure-ignore-tlog=true", &to];
     tool(&show(&cosign), &words)?;
-    tool(&show(&cosign), &["copy", "--allow-http-registry", &to, &name(&third)])?;
+    tool(&show(&cosign), &["copy", "--allow-http-registry", &from, &name(&third)])?;
     assert_eq!(third.digest(TAG)?, first.digest(TAG)?);
 
     let machine = Template::of_release("v1")?.start("carried-along")?;
