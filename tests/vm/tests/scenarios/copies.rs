@@ -65,10 +65,10 @@ fn a_recursive_copy_carries_the_signature_along() -> Result<()> {
     assert_eq!(third.digest(TAG)?, first.digest(TAG)?);
 
     let machine = Template::of_release("v1")?.start("carried-along")?;
-    machine.route_registry(Some(second.port()))?;
+    machine.route_registry(Some(third.port()))?;
     let (code, answer) = guest::osupdate(&machine, "check", guest::APPLY)?;
     assert_eq!(code, 0, "{answer}");
-    machine.route_registry(Some(third.port()))?;
+    machine.route_registry(Some(second.port()))?;
     let (code, answer) = guest::osupdate(&machine, "apply", guest::APPLY)?;
     assert_eq!(code, 0, "{answer}");
     Ok(())

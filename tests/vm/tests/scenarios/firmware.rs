@@ -19,8 +19,7 @@ fn new_variables_at_every_boot_and_foreign_strings_change_nothing_that_matters()
     let template = Template::of_release("v1")?;
     let base = template.base();
     let mut machine = Machine::start(Options::new("new-vars", &base))?;
-    guest::wait_ssh(&mut machine, guest::SSH)?;
-    assert_eq!(guest::running(&machine)?, (1, "a".to_owned()));
+    assert_eq!(guest::wait_confirmed(&mut machine, guest::BOOT)?, (1, "a".to_owned()));
     machine.power_cut()?;
     fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", machine.vars())?;
     machine.add_option("-smbios", SMBIOS);

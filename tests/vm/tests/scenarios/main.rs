@@ -21,4 +21,5 @@ mod power_cut_stream;
 mod rebuild;
 mod refusals;
 mod stock_tools;
+mod two_sizes;
 mod without_containerd;

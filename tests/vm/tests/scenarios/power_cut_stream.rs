@@ -38,8 +38,7 @@ fn cut_during_the_stream_boots_what_ran_and_resumes() -> Result<()> {
         left -= after;
 
         machine.power_on()?;
-        guest::wait_ssh(&mut machine, guest::SSH)?;
-        assert_eq!(guest::running(&machine)?.0, 1);
+        assert_eq!(guest::wait_confirmed(&mut machine, guest::BOOT)?.0, 1);
         let (_, status) = guest::osupdate(&machine, "status", guest::APPLY)?;
         let other = status.pointer("/other/state").and_then(Value::as_str);
         assert_eq!(other, Some("writing"), "a half-written slot is shown as such: {status}");
