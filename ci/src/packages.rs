@@ -38,6 +38,7 @@ pub const PACKAGES: &[Package] = &[
     stock("libprotobuf-dev", "their well-known types"),
     stock("docker-registry", "the real registry of tests and demo"),
     stock("skopeo", "a stock tool that must copy our images"),
+    stock("podman", "an engine that must unpack our images"),
     stock("cryptsetup-bin", "veritysetup, the oracle for our hash tree"),
     stock("gdisk", "sgdisk -v, the oracle for our partition table"),
     stock("dosfstools", "makes and checks the FAT of the ESP"),

@@ -25,6 +25,11 @@ fn copies_keep_the_digest_and_a_lost_signature_is_named() -> Result<()> {
     skopeo(&["copy", &in_registry(&first, TAG), &in_folder])?;
     skopeo(&["copy", "--preserve-digests", &in_folder, &in_registry(&second, TAG)])?;
     assert_eq!(second.digest(TAG)?, digest);
+    let crane = show(&artifacts::foreign_tool("crane")?);
+    let name = |registry: &Registry| format!("127.0.0.1:{}/{REPOSITORY}", registry.port());
+    let by_crane = format!("{}:by-crane", name(&second));
+    tool(&crane, &["copy", "--insecure", &format!("{}:{TAG}", name(&first)), &by_crane])?;
+    assert_eq!(second.digest("by-crane")?, digest);
 
     let machine = Template::of_release("v1")?.start("copies")?;
     machine.route_registry(Some(second.port()))?;

@@ -10,6 +10,7 @@ mod broken_disk;
 mod broken_download;
 mod clocks;
 mod copies;
+mod engines;
 mod field_boot_state;
 mod firmware;
 mod full_state;
