@@ -4,6 +4,7 @@
 use std::env;
 use std::fs::{self, File};
 use std::process::Command;
+use std::thread;
 
 use anyhow::{Context, Result, bail};
 
@@ -56,6 +57,7 @@ pub fn run(words: &[&str]) -> Result<()> {
 /// # Errors
 /// As [`run`].
 pub fn without_machines() -> Result<()> {
+    build_simulation()?;
     simulate(&Options { size: Size::Quick, seed: None })?;
     check_model()
 }
@@ -68,9 +70,19 @@ fn all(options: &Options) -> Result<()> {
     if list.exists() {
         fs::remove_file(&list).with_context(|| format!("remove {}", list.display()))?;
     }
-    simulate(options)?;
-    check_model()?;
-    real_machine(options)?;
+    let names: Vec<String> = RELEASES.iter().map(|&name| name.to_owned()).collect();
+    images::build(&names)?;
+    step::run("vm-prove", &mut cargo(&["build", "--locked", "-p", "vm-tests", "--bins"]))?;
+    build_simulation()?;
+    // A machine that is recorded leaves a processor idle: the simulation computes there.
+    thread::scope(|scope| {
+        let simulated = scope.spawn(|| simulate(options).and_then(|()| check_model()));
+        let real = real_machine(options);
+        match simulated.join() {
+            Ok(simulated) => simulated.and(real),
+            Err(_) => bail!("the thread that simulates has ended by a panic"),
+        }
+    })?;
     if options.size == Size::Full {
         mutants::run(&[])?;
     }
@@ -80,9 +92,13 @@ fn all(options: &Options) -> Result<()> {
     Ok(())
 }
 
+fn build_simulation() -> Result<()> {
+    step::run("prove", &mut cargo(&["build", "--locked", "-p", "prove"]))?;
+    let model = ["test", "--locked", "-p", "partition-layout", "--test", "model", "--no-run"];
+    step::run("model", &mut cargo(&model))
+}
+
 fn simulate(options: &Options) -> Result<()> {
-    let mut build = cargo(&["build", "--locked", "-p", "prove"]);
-    step::run("prove", &mut build)?;
     let mut prove = program("prove");
     prove.arg(match options.size {
         Size::Quick => "--quick",
@@ -106,9 +122,6 @@ fn check_model() -> Result<()> {
 }
 
 fn real_machine(options: &Options) -> Result<()> {
-    let names: Vec<String> = RELEASES.iter().map(|&name| name.to_owned()).collect();
-    images::build(&names)?;
-    step::run("vm-prove", &mut cargo(&["build", "--locked", "-p", "vm-tests", "--bins"]))?;
     let mut prove = program("vm-prove");
     match options.size {
         Size::Quick => prove.arg("--quick"),

@@ -314,6 +314,18 @@ impl Machine {
         }
     }
 
+    /// What QEMU has computed since the last power on, which a busy host does not make longer; zero
+    /// when off.
+    pub fn processor_time(&self) -> Duration {
+        let pid = self.process.as_ref().map(|it| it.child.id());
+        let stat = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/stat")).ok());
+        // Behind the name, which may hold anything: user and system time are fields 14 and 15.
+        let stat = stat.as_deref().and_then(|it| it.rsplit(") ").next()).unwrap_or_default();
+        let ticks: u64 =
+            stat.split(' ').skip(11).take(2).filter_map(|it| it.parse::<u64>().ok()).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
     /// Presses the reset button.
     ///
     /// # Errors

@@ -2,11 +2,10 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -16,7 +15,7 @@ use crate::guest::{BOOT, CONFIRMED};
 use crate::host_tool::show;
 use crate::machine::{Machine, Options, qemu_img};
 use crate::write_log::{Kind, Log};
-use crate::{artifacts, limit, wait};
+use crate::{artifacts, wait};
 
 /// What PID 1 says where it stays up without judging its slot: the state partition is no slot's
 /// fault.
@@ -46,44 +45,37 @@ pub enum Outcome {
     Failed(String),
 }
 
-/// Boots all of `samples` and gives an outcome for each; `told` hears each as it comes.
+/// A disk to rebuild and boot.
+pub struct Job {
+    /// Its number, from 0.
+    pub number: usize,
+    /// The disk before the log.
+    pub base: PathBuf,
+    /// The log, as far as it is needed.
+    pub log: Arc<Log>,
+    /// The cut.
+    pub sample: Sample,
+}
+
+/// Boots what comes through `jobs` until nothing comes any more; `told` hears each outcome.
 ///
 /// # Errors
 /// A disk cannot be made, or a machine cannot be started.
-pub fn run(
-    base: &Path,
-    log: &Log,
-    samples: &[Sample],
-    told: impl Fn(usize, &Outcome, u64) + Sync,
-) -> Result<Vec<Outcome>> {
-    let next = AtomicUsize::new(0);
-    let outcomes = Mutex::new(vec![None; samples.len()]);
-    thread::scope(|scope| {
-        let work = || {
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                let Some(sample) = samples.get(number) else { return Ok(()) };
-                let begun = Instant::now();
-                let outcome = boot(base, log, sample, number)
-                    .with_context(|| format!("boot number {number}"))?;
-                told(number, &outcome, begun.elapsed().as_secs());
-                let mut outcomes = outcomes.lock().unwrap_or_else(|it| it.into_inner());
-                if let Some(place) = outcomes.get_mut(number) {
-                    *place = Some(outcome);
-                }
-            }
-        };
-        let threads: Vec<_> = (0..limit::places()).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().try_for_each(|it| match it.join() {
-            Ok(result) => result,
-            Err(_) => bail!("a thread that boots machines has ended by a panic"),
-        })
-    })?;
-    let outcomes = outcomes.into_inner().unwrap_or_else(|it| it.into_inner());
-    outcomes.into_iter().collect::<Option<_>>().context("a machine was not booted")
+pub fn work(jobs: &Mutex<Receiver<Job>>, told: impl Fn(&Job, Outcome, &str)) -> Result<()> {
+    loop {
+        let job = jobs.lock().unwrap_or_else(|it| it.into_inner()).recv();
+        let Ok(job) = job else { return Ok(()) };
+        let begun = Instant::now();
+        let (outcome, computed) =
+            boot(&job).with_context(|| format!("boot number {}", job.number))?;
+        let (took, computed) = (begun.elapsed().as_secs(), computed.as_secs());
+        told(&job, outcome, &format!("{took} s, {computed} s of a processor"));
+    }
 }
 
-fn boot(base: &Path, log: &Log, sample: &Sample, number: usize) -> Result<Outcome> {
+/// The outcome, and the processor time that the machine took.
+fn boot(job: &Job) -> Result<(Outcome, Duration)> {
+    let Job { number, base, log, sample } = job;
     let name = format!("prove-boot-{number}");
     let disk = artifacts::work_dir().join(format!("{name}.raw"));
     let mut machine = Machine::prepare(Options::new(&name, base))?;
@@ -91,9 +83,10 @@ fn boot(base: &Path, log: &Log, sample: &Sample, number: usize) -> Result<Outcom
     // The overlay is made anew, over the disk that was only made once there was a place to run it.
     crate::machine::overlay(&disk, &machine.disk_file())?;
     let outcome = machine.power_on().and_then(|()| watch(&mut machine, sample.started));
+    let computed = machine.processor_time();
     drop(machine);
     fs::remove_file(&disk).with_context(|| format!("remove {}", disk.display()))?;
-    outcome
+    Ok((outcome?, computed))
 }
 
 /// Waits until the machine is confirmed, or is up without state.

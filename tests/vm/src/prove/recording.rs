@@ -2,6 +2,7 @@
 //! write and flush of its disk in a log. Kept, so that only the first proof pays for it.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,15 +21,21 @@ const VERSION: &str = "2";
 /// A recording is worth waiting for, however busy the host is.
 const PATIENCE: u32 = 4;
 /// What the steps are called in reports, in their order.
-const STEPS: [&str; 5] =
+pub const STEPS: [&str; 5] =
     ["apply", "trial boot", "rollback", "boot after the rollback", "power off"];
 
-/// A recorded life.
+/// A recorded life, or what there is of one that is still being recorded.
 #[derive(Debug, Clone)]
 pub struct Recording {
-    dir: PathBuf,
+    base: PathBuf,
+    log: PathBuf,
+    left: PathBuf,
     steps: Vec<Step>,
 }
+
+/// Who is told of each step that is over: of the recording so far, and of the log entries of the
+/// step, which end with a flush.
+pub type Told<'a> = dyn FnMut(&Recording, Range<usize>) -> Result<()> + 'a;
 
 /// One operation of the life.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,26 +53,53 @@ impl Recording {
     /// A release is not built, the machine does not do as it should, or the log replayed is not the
     /// disk that the machine left.
     pub fn of_update() -> Result<Self> {
+        Self::followed(&mut |_, _| Ok(()))
+    }
+
+    /// As [`Recording::of_update`]; `told` hears of each step, in their order: while the machine
+    /// lives, or afterwards where the recording was kept.
+    ///
+    /// # Errors
+    /// As [`Recording::of_update`], or what `told` says.
+    pub fn followed(told: &mut Told<'_>) -> Result<Self> {
         let template = Template::of_release("v1")?;
         let slot = artifacts::release("v2")?.slot();
         let key = kept::key(&[&template.base(), &slot], VERSION)?;
+        let mut heard = false;
         let dir = kept::folder("recordings", "update", &key, |dir| {
             println!("  recording a life: {}", STEPS.join(", "));
-            record(&template, dir)?;
+            heard = true;
+            record(&template, dir, told)?;
             check_complete(dir)
         })?;
         let steps = read_steps(&dir)?;
-        Ok(Self { dir, steps })
+        let (base, log, left) = (base_in(&dir), log_in(&dir), final_in(&dir));
+        let recording = Self { base, log, left, steps };
+        if !heard {
+            recording.tell(told)?;
+        }
+        Ok(recording)
+    }
+
+    /// Tells of all steps.
+    fn tell(&self, told: &mut Told<'_>) -> Result<()> {
+        let end = self.log()?.entries().len();
+        let ends = self.steps.iter().skip(1).map(|step| step.first).chain([end]);
+        for (number, (step, end)) in (1..).zip(self.steps.iter().zip(ends)) {
+            let steps = self.steps.iter().take(number).cloned().collect();
+            told(&Self { steps, ..self.clone() }, step.first..end)?;
+        }
+        Ok(())
     }
 
     /// The disk before the first entry of the log; raw, sparse.
-    pub fn base(&self) -> PathBuf {
-        base_in(&self.dir)
+    pub fn base(&self) -> &Path {
+        &self.base
     }
 
     /// The disk that the machine left: off, release 1 in slot A, release 2 left by a rollback in B.
-    pub fn left(&self) -> PathBuf {
-        final_in(&self.dir)
+    pub fn left(&self) -> &Path {
+        &self.left
     }
 
     /// The log.
@@ -73,7 +107,7 @@ impl Recording {
     /// # Errors
     /// It cannot be read.
     pub fn log(&self) -> Result<Log> {
-        Log::open(&log_in(&self.dir))
+        Log::open(&self.log)
     }
 
     /// The operation to which the log entry `number` belongs.
@@ -96,34 +130,29 @@ fn final_in(dir: &Path) -> PathBuf {
 }
 
 /// Lives the life; leaves base, log, final disk and steps in `dir`.
-fn record(template: &Template, dir: &Path) -> Result<()> {
-    qemu_img(&[
-        "convert",
-        "-O",
-        "raw",
-        "-S",
-        "64k",
-        &show(&template.base()),
-        &show(&base_in(dir)),
-    ])?;
+fn record(template: &Template, dir: &Path, told: &mut Told<'_>) -> Result<()> {
+    let base = base_in(dir);
+    qemu_img(&["convert", "-O", "raw", "-S", "64k", &show(&template.base()), &show(&base)])?;
     let registry = Registry::start("prove-record")?;
     registry.publish(&artifacts::release("v2")?)?;
     let mut machine = template.start_with("prove-record", |options| options.write_log = true)?;
     machine.route_registry(Some(registry.port()))?;
-    let log = machine.write_log_file();
-    let mut steps = Vec::new();
+    let (log, left) = (machine.write_log_file(), final_in(dir));
+    let mut so_far = Recording { base, log, left, steps: Vec::new() };
+    let mut first = 0;
     for name in STEPS {
-        // QEMU writes the head at the first flush: until then nothing counts.
-        let begun = fs::metadata(&log).context("look at the log")?.len() > 0;
-        let first = if begun { Log::open(&log)?.entries().len() } else { 0 };
         println!("    {name}, from log entry {first} …");
-        steps.push(json!({"name": name, "first": first}));
+        so_far.steps.push(Step { name: name.to_owned(), first });
         act(name, &mut machine).with_context(|| format!("while recording: {name}"))?;
+        let end = so_far.log()?.entries().len();
+        told(&so_far, first..end)?;
+        first = end;
     }
-    fs::rename(&log, log_in(dir)).context("keep the log")?;
+    fs::rename(&so_far.log, log_in(dir)).context("keep the log")?;
     // Its backing file is the template's disk, which is there as long as this recording counts.
-    fs::rename(machine.disk_file(), final_in(dir)).context("keep the final disk")?;
-    let text = serde_json::to_vec_pretty(&steps).context("encode the steps")?;
+    fs::rename(machine.disk_file(), &so_far.left).context("keep the final disk")?;
+    let steps = so_far.steps.iter().map(|it| json!({"name": it.name, "first": it.first}));
+    let text = serde_json::to_vec_pretty(&Value::from_iter(steps)).context("encode the steps")?;
     fs::write(dir.join("steps.json"), text).context("keep the steps")
 }
 

@@ -1,7 +1,11 @@
-//! The proof: record, rebuild, judge, boot, report.
+//! The proof: record, rebuild, judge, boot, report. The disks of a step of the life are rebuilt and
+//! booted while the next step is being recorded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::ops::Range;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
@@ -10,14 +14,14 @@ use partition_layout::slot_image::TRAILER_SIZE;
 use serde_json::json;
 use strict_disk::random::Random;
 
-use super::boots::{self, Outcome, Sample};
+use super::boots::{self, Job, Outcome, Sample};
 use super::cuts::{self, Epoch};
 use super::judge::{Judge, Verdict};
 use super::kills;
-use super::recording::Recording;
+use super::recording::{Recording, STEPS};
 use super::story;
 use super::timeline::{Area, Cut, SECTOR, Timeline};
-use crate::artifacts;
+use crate::{artifacts, limit};
 
 /// How much is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,12 +37,15 @@ pub struct Size {
 }
 
 impl Size {
-    /// What every change is tested with.
-    pub const QUICK: Self = Self { states: 3000, boots: 20, kills: 3, seed: 1 };
+    /// What every change is tested with; [`kills`] is a scenario of its own there.
+    pub const QUICK: Self = Self { states: 3000, boots: 20, kills: 0, seed: 1 };
 }
 
 /// At most so many disks are rebuilt as if no flush did anything.
 const LYING_STATES: usize = 100;
+/// Of a hundred disks, how many belong to each step, which may have fewer. It is the apply that
+/// writes a slot.
+const SHARES: [usize; STEPS.len()] = [60, 15, 5, 15, 5];
 
 /// One rebuilt disk, judged.
 struct Judged {
@@ -49,6 +56,23 @@ struct Judged {
     near_flip: bool,
 }
 
+/// What has been rebuilt and judged so far, and what is booted of it.
+struct Progress {
+    size: Size,
+    judge: Judge,
+    judged: Vec<Judged>,
+    /// Number of samples, and their operations.
+    booted: Vec<String>,
+    /// Steps taken.
+    steps: usize,
+}
+
+/// What a boot came to.
+struct Booted {
+    cut: Cut,
+    outcome: Outcome,
+}
+
 /// Runs the proof; leaves `prove-vm.json` in the target folder.
 ///
 /// # Errors
@@ -56,54 +80,46 @@ struct Judged {
 pub fn run(size: Size) -> Result<()> {
     let begun = Instant::now();
     println!("power cuts on a real machine's disk, seed {}", size.seed);
-    let recording = Recording::of_update()?;
-    let recorded_s = begun.elapsed().as_secs_f64();
-    let mut timeline = Timeline::new(&recording.base(), recording.log()?)?;
+    let mut progress = Progress::new(size);
+    let (recording, booted) = thread::scope(|scope| {
+        let kills = scope.spawn(|| kills::run("prove-kills", size.kills, size.seed));
+        let done = record_and_boot(&mut progress);
+        match kills.join() {
+            Ok(result) => result.and(done),
+            Err(_) => bail!("the thread that kills a machine has ended by a panic"),
+        }
+    })?;
+    let timeline = Timeline::new(recording.base(), recording.log()?)?;
     let mut unbootable = story::strayed(&recording, &timeline);
     for stray in &unbootable {
         println!("  a write where nobody may write: {stray}");
     }
-    let caught = without_flushes(&recording, size.seed)?;
-    let mut judge = Judge::default();
-    let judged = judge_all(&recording, &mut timeline, &mut judge, size);
-    unbootable.extend(tell_failures(&recording, &timeline, &judged, size.seed));
-    let rebuilt_s = begun.elapsed().as_secs_f64() - recorded_s;
-    println!("  rebuilt and judged {} disks in {rebuilt_s:.1} s", judged.len());
-
-    let samples = sample(&judged, size);
-    let outcomes = thread::scope(|scope| {
-        let kills = scope.spawn(|| kills::run("prove-kills", size.kills, size.seed));
-        let outcomes = boot(&recording, &timeline, &samples)?;
-        match kills.join() {
-            Ok(result) => result.map(|()| outcomes),
-            Err(_) => bail!("the thread that kills a machine has ended by a panic"),
-        }
-    })?;
-    for (sample, outcome) in samples.iter().zip(&outcomes) {
+    let Progress { judge, judged, booted: operations, .. } = &progress;
+    unbootable.extend(tell_failures(&recording, &timeline, judged, size.seed));
+    for Booted { cut, outcome } in &booted {
         if let Outcome::Failed(why) = outcome {
-            let history = story::history(&recording, &timeline, &sample.cut);
+            let history = story::history(&recording, &timeline, cut);
             println!("\nDOES NOT BOOT, seed {}\n{history}\n  {why}", size.seed);
             unbootable.push(why.clone());
         }
     }
+    let caught = without_flushes(&recording, size.seed)?;
     let report = json!({
         "rebuilt_from_vm": judged.len(),
-        "booted_from_vm": outcomes.iter().filter(|it| !matches!(it, Outcome::Failed(_))).count(),
+        "booted_from_vm": booted.iter().filter(|it| !matches!(it.outcome, Outcome::Failed(_))).count(),
         // How many of them differ in what the loader reads: most differ in a slot that is not chosen,
         // or in the state partition.
         "different_to_the_loader": judge.boots(),
         "slot_contents_read_whole": judge.images(),
         "killed_at_random": size.kills,
-        "degraded": outcomes.iter().filter(|it| **it == Outcome::Degraded).count(),
+        "degraded": booted.iter().filter(|it| it.outcome == Outcome::Degraded).count(),
         "unbootable": unbootable.len(),
         "first_unbootable_without_flushes": caught,
         "by_operation": by_operation(judged.iter().map(|it| it.operation.as_str())),
-        "booted_by_operation": by_operation(samples.iter().map(|it| it.operation.as_str())),
+        "booted_by_operation": by_operation(operations.iter().map(String::as_str)),
         "log_entries": timeline.log().entries().len(),
         "seed": size.seed,
         "seconds": begun.elapsed().as_secs_f64(),
-        "seconds_to_record": recorded_s,
-        "seconds_to_rebuild": rebuilt_s,
     });
     let path = artifacts::target_dir().join("prove-vm.json");
     let text = serde_json::to_string_pretty(&report).context("encode prove-vm.json")?;
@@ -111,24 +127,84 @@ pub fn run(size: Size) -> Result<()> {
     println!("{text}");
     ensure!(unbootable.is_empty(), "{} of these disks do not boot", unbootable.len());
     ensure!(judged.len() >= size.states, "only {} different disks to rebuild", judged.len());
-    ensure!(outcomes.len() >= size.boots, "only {} disks to boot", outcomes.len());
+    ensure!(booted.len() >= size.boots, "only {} disks to boot", booted.len());
     Ok(())
 }
 
-fn boot(recording: &Recording, timeline: &Timeline, samples: &[Sample]) -> Result<Vec<Outcome>> {
-    boots::run(&recording.base(), timeline.log(), samples, |number, outcome, took| {
-        if let Some(Sample { operation, cut, started, .. }) = samples.get(number) {
-            let (flushed, parts, slot) = (cut.flushed, cut.kept.len(), started.slot);
-            let what = format!("cut during {operation}, entry {flushed} and {parts} parts");
-            println!("  boot {number}: {what}: slot {slot} {} ({took} s)", outcome_words(outcome));
+/// Records, rebuilds and judges; what is sampled is booted meanwhile.
+fn record_and_boot(progress: &mut Progress) -> Result<(Recording, Vec<Booted>)> {
+    let (jobs, waiting) = mpsc::channel();
+    let waiting = Mutex::new(waiting);
+    let booted = Mutex::new(Vec::new());
+    let told = |job: &Job, outcome: Outcome, took: &str| {
+        let Sample { cut, operation, started } = &job.sample;
+        let (flushed, parts, slot) = (cut.flushed, cut.kept.len(), started.slot);
+        let what = format!("cut during {operation}, entry {flushed} and {parts} parts");
+        println!("  boot {}: {what}: slot {slot} {} ({took})", job.number, outcome_words(&outcome));
+        let mut booted = booted.lock().unwrap_or_else(|it| it.into_inner());
+        booted.push(Booted { cut: cut.clone(), outcome });
+    };
+    let recording = thread::scope(|scope| {
+        let work = || boots::work(&waiting, told);
+        let threads: Vec<_> = (0..limit::places()).map(|_| scope.spawn(work)).collect();
+        let recording =
+            Recording::followed(&mut |so_far, entries| progress.step(so_far, entries, &jobs));
+        // The threads end when all jobs are done.
+        drop(jobs);
+        let ends = threads.into_iter().try_for_each(|it| match it.join() {
+            Ok(result) => result,
+            Err(_) => bail!("a thread that boots machines has ended by a panic"),
+        });
+        ends.and(recording)
+    })?;
+    Ok((recording, booted.into_inner().unwrap_or_else(|it| it.into_inner())))
+}
+
+impl Progress {
+    fn new(size: Size) -> Self {
+        Self { size, judge: Judge::default(), judged: Vec::new(), booted: Vec::new(), steps: 0 }
+    }
+
+    /// Rebuilds and judges the disks of the step that wrote these log entries; some are booted.
+    fn step(
+        &mut self,
+        recording: &Recording,
+        entries: Range<usize>,
+        jobs: &Sender<Job>,
+    ) -> Result<()> {
+        self.steps += 1;
+        let begun = Instant::now();
+        let name = recording.step_of(entries.start).to_owned();
+        let mut timeline = Timeline::new(recording.base(), recording.log()?)?;
+        timeline.advance(entries.start);
+        // What earlier steps had too few of is made up for.
+        let shares = SHARES.iter().take(self.steps);
+        let wanted = self.size.states * shares.sum::<usize>() / 100;
+        let wanted = wanted.saturating_sub(self.judged.len());
+        let judged =
+            judge_step(recording, &mut timeline, entries, &mut self.judge, wanted, self.size.seed);
+        let (count, seconds) = (judged.len(), begun.elapsed().as_secs_f32());
+        println!("  {name}: rebuilt and judged {count} disks in {seconds:.1} s");
+
+        let boots = (self.size.boots * self.steps).div_ceil(SHARES.len());
+        let boots = boots.saturating_sub(self.booted.len());
+        let log = Arc::new(recording.log()?);
+        for sample in sample(&judged, boots, self.size.seed) {
+            let (base, log) = (recording.base().to_owned(), Arc::clone(&log));
+            let number = self.booted.len();
+            self.booted.push(sample.operation.clone());
+            // Without a thread that works there is no error to tell here: theirs is told.
+            let _ = jobs.send(Job { number, base, log, sample });
         }
-    })
+        self.judged.extend(judged);
+        Ok(())
+    }
 }
 
 /// Whether the judge sees anything: with every flush taken out of the same log, a disk must be
 /// found that does not boot. The number of the first that does not, from 1.
 fn without_flushes(recording: &Recording, seed: u64) -> Result<usize> {
-    let timeline = Timeline::new(&recording.base(), recording.log()?)?;
+    let timeline = Timeline::new(recording.base(), recording.log()?)?;
     let entries = timeline.log().entries();
     // Up to the rollback: afterwards the slot that was never written is the default again.
     let mut epochs = cuts::epochs(entries);
@@ -148,18 +224,23 @@ fn without_flushes(recording: &Recording, seed: u64) -> Result<usize> {
 }
 
 /// Rebuilds and judges, in the order of time.
-fn judge_all(
+fn judge_step(
     recording: &Recording,
     timeline: &mut Timeline,
+    range: Range<usize>,
     judge: &mut Judge,
-    size: Size,
+    wanted: usize,
+    seed: u64,
 ) -> Vec<Judged> {
-    let epochs = cuts::epochs(timeline.log().entries());
-    let entries = timeline.log().entries();
-    let cuts = cuts::choose(entries, &epochs, timeline.areas(), size.states, size.seed);
-    let (flushes, all) = (epochs.len(), cuts.len());
-    println!("  {} log entries, {flushes} flushes, {all} cuts", timeline.log().entries().len());
-    let mut judged = Vec::with_capacity(all);
+    let entries = timeline.log().entries().get(..range.end).unwrap_or_default();
+    let mut epochs = cuts::epochs(entries);
+    epochs.retain(|epoch| epoch.entries.start >= range.start);
+    // The flush before the first entry was the last one of the step before.
+    let known = Cut { flushed: range.start, kept: Vec::new() };
+    let wanted = wanted + usize::from(range.start > 0);
+    let mut cuts = cuts::choose(entries, &epochs, timeline.areas(), wanted, seed);
+    cuts.retain(|cut| range.start == 0 || *cut != known);
+    let mut judged = Vec::with_capacity(cuts.len());
     for cut in cuts {
         timeline.advance(cut.flushed);
         let verdict = judge.judge(timeline, &cut.kept);
@@ -173,10 +254,6 @@ fn judge_all(
         let touched = [epoch, if cut.kept.is_empty() { before } else { None }];
         let near_flip = touched.into_iter().flatten().any(|it| flips(timeline, it));
         judged.push(Judged { cut, operation, verdict, near_flip });
-        if judged.len().is_multiple_of(500) {
-            let (boots, images) = (judge.boots(), judge.images());
-            println!("    {} of {all}: {boots} different boots, {images} slots read", judged.len());
-        }
     }
     judged
 }
@@ -212,9 +289,9 @@ fn tell_failures(
     failures
 }
 
-/// Disks to boot: from all operations in turn, near a write of the record first.
-fn sample(judged: &[Judged], size: Size) -> Vec<Sample> {
-    let mut random = Random::new(size.seed ^ 0x5AFE);
+/// So many disks to boot: from all operations in turn, near a write of the record first.
+fn sample(judged: &[Judged], wanted: usize, seed: u64) -> Vec<Sample> {
+    let mut random = Random::new(seed ^ 0x5AFE);
     let mut groups: BTreeMap<&str, Vec<&Judged>> = BTreeMap::new();
     for it in judged.iter().filter(|it| it.verdict.started.is_some()) {
         groups.entry(&it.operation).or_default().push(it);
@@ -230,10 +307,10 @@ fn sample(judged: &[Judged], size: Size) -> Vec<Sample> {
         group.sort_by_cached_key(|it| (it.near_flip, seen.insert(it.cut.flushed)));
     }
     let mut samples = Vec::new();
-    while samples.len() < size.boots && groups.values().any(|group| !group.is_empty()) {
+    while samples.len() < wanted && groups.values().any(|group| !group.is_empty()) {
         for (operation, group) in &mut groups {
             let Some(Judged { cut, verdict, .. }) = group.pop() else { continue };
-            if let Some(started) = verdict.started.filter(|_| samples.len() < size.boots) {
+            if let Some(started) = verdict.started.filter(|_| samples.len() < wanted) {
                 let operation = (*operation).to_owned();
                 samples.push(Sample { cut: cut.clone(), operation, started });
             }

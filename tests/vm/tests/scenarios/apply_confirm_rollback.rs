@@ -14,7 +14,7 @@ fn an_update_is_kept_and_can_be_left_and_taken_again() -> anyhow::Result<()> {
     // Release 2 is applied, confirmed in its trial, left by a rollback, and the machine is off: the
     // life that the proof cuts into pieces. Each step of it has been checked.
     let life = Recording::of_update()?;
-    let mut machine = Machine::start(Options::new("apply", &life.left()))?;
+    let mut machine = Machine::start(Options::new("apply", life.left()))?;
     let registry = Registry::start("apply")?;
     registry.publish(&artifacts::release("v2")?)?;
     machine.route_registry(Some(registry.port()))?;

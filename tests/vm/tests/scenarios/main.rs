@@ -18,6 +18,7 @@ mod harness;
 mod network_during_trial;
 mod power_cut;
 mod power_cut_anywhere;
+mod power_cut_at_random;
 mod power_cut_stream;
 mod rebuild;
 mod refusals;
