@@ -11,11 +11,11 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use partition_layout::boot_state::{Event, ImageFacts, factory, step};
-use partition_layout::disk::{Disk, Region};
+use partition_layout::disk::Disk;
+use partition_layout::fresh::{self, Fresh};
 use partition_layout::gpt::Table;
 use partition_layout::guid::{self, Guid};
 use partition_layout::layout::{FRESH, STATE_MIN};
-use partition_layout::places;
 use partition_layout::record::Record;
 use partition_layout::slot::Slot;
 use partition_layout::slot_image::{TRAILER_SIZE, Trailer};
@@ -110,28 +110,20 @@ fn write_parts(recipe: &Recipe, file: File, esp: &Path) -> Result<()> {
             .append(part.kind, id(&seed, part.name), part.name, Some(part.size))
             .with_context(|| format!("no room for partition {}", part.name))?;
     }
-    disk.write(0, &table.protective_mbr()).context("write the protective MBR")?;
-    table.store(&mut disk).context("write the partition table")?;
-
     make_esp(recipe, &seed, esp)?;
-    copy_sparse(esp, &disk.file, extent(&table, recipe, guid::ESP)?)?;
-    copy_sparse(
-        &recipe.release.join("slot.img"),
-        &disk.file,
-        extent(&table, recipe, guid::SLOT_A)?,
-    )?;
-    let (at, size) = extent(&table, recipe, guid::RECORD)?;
-    let facts = image_facts(recipe)?;
     let disk_id = recipe.disk_id.unwrap_or_else(|| id(&seed, "record")).0;
-    let mut record = Region::new(&mut disk, at, size).context("record partition off the disk")?;
-    let mut identity = places::encode_identity(disk_id, recipe.sector_size).to_vec();
-    identity.resize(recipe.sector_size as usize, 0);
-    record.write(0, &identity).map_err(|error| anyhow::anyhow!("write identity: {error:?}"))?;
-    let loaded = places::load(&mut record)
-        .map_err(|error| anyhow::anyhow!("read the record back: {error:?}"))?;
-    places::store(&mut record, &loaded, &first_record(disk_id, facts, recipe.begins)?)
-        .map_err(|error| anyhow::anyhow!("write the record: {error:?}"))?;
-    Ok(())
+    let record = first_record(disk_id, image_facts(recipe)?, recipe.begins)?;
+    let places = [extent(&table, recipe, guid::ESP)?, extent(&table, recipe, guid::SLOT_A)?];
+    let fill = |disk: &mut FileImage| {
+        let parts = [esp, &recipe.release.join("slot.img")];
+        parts.into_iter().zip(places).try_for_each(|(from, to)| copy_sparse(from, &disk.file, to))
+    };
+    let fresh = Fresh { table: &table, disk_id, record: &record };
+    // Nobody starts from it before it is made: nothing to read back.
+    fresh::write(&mut disk, &fresh, fill, |_| Ok(())).map_err(|error| match error {
+        fresh::Error::Contents(error) => error,
+        other => anyhow::anyhow!("write the disk image: {other:?}"),
+    })
 }
 
 fn first_record(disk_id: [u8; 16], facts: ImageFacts, begins: Begins) -> Result<Record> {

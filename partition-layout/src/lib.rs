@@ -5,7 +5,7 @@
 //!
 //! Reading order: [`slot`], [`layout`], [`record`], [`boot_state`] and [`loader_plan`] (the slot
 //! rules), [`places`] (where the record lies and how it is stored), [`slot_image`], [`verity`],
-//! [`frames`], [`labels`], [`boot_variable`], [`gpt`], [`disk`].
+//! [`frames`], [`labels`], [`boot_variable`], [`gpt`], [`fresh`], [`disk`].
 #![no_std]
 
 extern crate alloc;
@@ -15,6 +15,7 @@ pub mod boot_variable;
 pub mod bytes;
 pub mod disk;
 pub mod frames;
+pub mod fresh;
 pub mod gpt;
 pub mod guid;
 pub mod labels;

@@ -93,6 +93,11 @@ fn place_at(place: usize) -> u64 {
     STRIDE * (place as u64 + 1)
 }
 
+/// Where the places are, in bytes from the partition's start.
+pub fn offsets() -> impl Iterator<Item = u64> {
+    (0..PLACES).map(place_at)
+}
+
 fn read_sector<D: Disk>(disk: &mut D, at: u64) -> Result<Vec<u8>, D::Error> {
     let mut sector = vec![0; disk.sector_size().max(512) as usize];
     disk.read(at, &mut sector)?;

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use partition_layout::boot_state::holds;
+use partition_layout::gpt;
 use partition_layout::record::{Cause, Content, Fault, QUARANTINE_MAX, Record};
 use partition_layout::slot::Slot;
 use strict_disk::Fate;
@@ -76,6 +77,8 @@ pub struct Promise {
     pub slots_damaged: bool,
     /// The release that can be installed afterwards, whatever happened.
     pub then_install: Option<u64>,
+    /// The whole disk is made anew, with this release: until its table is there nothing starts.
+    pub made_anew: Option<u64>,
 }
 
 /// Something that must never happen, and how it came to it.
@@ -239,6 +242,10 @@ impl Explorer<'_> {
     }
 
     fn judge(&mut self, world: &mut World, before: Before, depth: u32) -> Result<(), String> {
+        if let Some(number) = self.promise.made_anew {
+            self.seen.boots += 1;
+            return judge_made_anew(world, number);
+        }
         self.judge_disk(world)?;
         let record = world.record();
         let per_mille = match depth {
@@ -362,6 +369,44 @@ impl Explorer<'_> {
         }
         Err(said(&world, format!("release {number} was installed and {runs:?} runs")))
     }
+}
+
+/// A disk that was being made: there is a table, and whatever it names is whole; or there is none,
+/// and the disk can be made once more.
+fn judge_made_anew(world: &mut World, number: u64) -> Result<(), String> {
+    let begins = match gpt::read(&mut world.shared.clone()) {
+        Ok(_) => "there is a table",
+        Err(_) => {
+            if world.shared.lock().acknowledged > 0 {
+                return Err("the disk was said to be made, and has no table".into());
+            }
+            let factory = [world.esp_release(), world.recorded_release(), world.holds(Slot::A)];
+            if world.firmware_believes_old() && factory != [Some(1); 3] {
+                return Err("a table that was there still names what is overwritten".into());
+            }
+            world.say("there is no table: made once more");
+            world.make_anew(number)?;
+            "made once more"
+        }
+    };
+    if !world.firmware_believes() {
+        return Err(format!("{begins}, and the firmware starts nothing from it"));
+    }
+    let esp = world.esp_release();
+    world.come_up()?;
+    let Power::Up { slot, confirmed: true } = world.power else {
+        return Err(format!("{begins}, and what came up is {:?}", world.power));
+    };
+    let runs = world.holds(slot).ok_or("what runs is not whole")?;
+    // Before, it was made with another; updates leave the ESP alone.
+    if esp.is_none() || (esp == Some(number)) != (runs == number) {
+        return Err(format!("{begins}: release {runs} runs, and the ESP is that of {esp:?}"));
+    }
+    let (mut slots, _) = loader::slots::Slots::read(world.shared.clone());
+    if runs == number && slots.facts(slot.other()).is_some() {
+        return Err(format!("slot {} still holds what was there before", slot.other()));
+    }
+    Ok(())
 }
 
 /// No good release is held because of a power cut.

@@ -18,6 +18,16 @@ use crate::image::Image;
 /// The identity of every machine's disk.
 pub const DISK_ID: [u8; 16] = [5; 16];
 
+/// So many bytes stand for what is on the ESP.
+const ESP_WRITTEN: u64 = 3 * 4096;
+
+/// What is on the ESP, made with this release.
+#[must_use]
+pub fn esp_content(release: u64) -> Vec<u8> {
+    let byte = release.to_le_bytes()[0] ^ 0xE5;
+    (0..ESP_WRITTEN).map(|at| byte ^ (at / 512).to_le_bytes()[0]).collect()
+}
+
 /// What a disk is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
@@ -46,6 +56,8 @@ impl Shape {
 pub struct Layout {
     /// The shape.
     pub shape: Shape,
+    /// The part of the ESP that is written, in bytes.
+    pub esp: Range<u64>,
     /// The record partition, in bytes.
     pub record: Range<u64>,
     /// The slots, in bytes.
@@ -86,6 +98,9 @@ impl Layout {
                 return format!("slot {slot} at {}", at - range.start);
             }
         }
+        if self.esp.contains(&at) {
+            return format!("ESP at {}", at - self.esp.start);
+        }
         if self.record.contains(&at) {
             return format!("record partition at {}", at - self.record.start);
         }
@@ -113,6 +128,7 @@ pub fn fresh(shape: Shape, image: &Image) -> Result<(StrictDisk, Layout), String
     };
     let layout = Layout {
         shape,
+        esp: range(guid::ESP)?.start..range(guid::ESP)?.start + ESP_WRITTEN,
         record: range(guid::RECORD)?,
         slots: [range(guid::SLOT_A)?, range(guid::SLOT_B)?],
         table: table.clone(),
@@ -129,6 +145,7 @@ pub fn fresh(shape: Shape, image: &Image) -> Result<(StrictDisk, Layout), String
     let mut identity = vec![0; shape.sector_size.max(512) as usize];
     identity[..IDENTITY_SIZE].copy_from_slice(&encode_identity(DISK_ID, shape.sector_size));
     disk.put(layout.record.start, &identity);
+    disk.put(layout.esp.start, &esp_content(image.number));
     disk.put(layout.slots[0].start, &image.slot);
     let record = Record { generation: 0, ..factory(DISK_ID, image.facts()) };
     let length = layout.record.end - layout.record.start;

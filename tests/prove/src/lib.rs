@@ -10,6 +10,7 @@
 //! work), [`crash`] and [`fates`] (every cut), [`scenarios`] (in what),
 //! [`faults`] (damage without a cut), [`lives`] (years), [`run`] (all of it), [`report`].
 
+pub mod anew;
 pub mod boot;
 pub mod crash;
 pub mod fates;

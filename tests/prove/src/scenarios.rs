@@ -291,11 +291,18 @@ fn boots() -> Vec<Scenario> {
         |world| {
             world.come_up()?;
             world.stop();
-            world.shared.lock().disk.damage(1, |bytes| bytes[60] ^= 1);
-            Ok(())
+            lose_primary(world)
         },
         World::come_up,
     );
+    // The table is mended and then gets an entry: its two copies change one after the other.
+    let mut mend_first = scenario(
+        "first boot with a damaged primary table",
+        "first boot",
+        lose_primary,
+        World::come_up,
+    );
+    mend_first.shapes = vec![Shape::small(4096)];
     let trial = scenario("start of a trial, and confirm", "confirm", armed_and_off, World::come_up);
     let mut lying = scenario(
         "start of a trial under firmware that does not flush",
@@ -358,12 +365,20 @@ fn boots() -> Vec<Scenario> {
         World::come_up,
     );
     altered.promise.slots_damaged = true;
-    vec![first, grown, mend, trial, lying, gate, refused, hangs, rebuild, rotten, altered]
+    vec![
+        first, mend_first, grown, mend, trial, lying, gate, refused, hangs, rebuild, rotten,
+        altered,
+    ]
 }
 
 fn ready(world: &mut World, behaviour: Behaviour) -> Done {
     world.behaviours.insert(2, behaviour);
     armed_and_off(world)
+}
+
+fn lose_primary(world: &mut World) -> Done {
+    world.shared.lock().disk.damage(1, |bytes| bytes[60] ^= 1);
+    Ok(())
 }
 
 fn lose_records(world: &mut World) -> Done {
@@ -400,5 +415,29 @@ fn people() -> Vec<Scenario> {
         world.come_up()
     });
     let again = scenario("reboot in order", "stop", World::come_up, World::reboot);
-    vec![back, disarm, leave, stop, again]
+    let mut all = vec![back, disarm, leave, stop, again];
+    all.extend(installs());
+    all
+}
+
+fn installs() -> Vec<Scenario> {
+    fn install(world: &mut World) -> Done {
+        library(3)?;
+        world.make_anew(3)
+    }
+    let older = |world: &mut World| {
+        world.second_release()?;
+        world.stop();
+        Ok(())
+    };
+    let mut over = scenario("install over an older one", "install", older, install);
+    let old_table = |world: &mut World| {
+        world.put_old_table();
+        Ok(())
+    };
+    let mut foreign = scenario("install over something else", "install", old_table, install);
+    for it in [&mut over, &mut foreign] {
+        it.promise = Promise { made_anew: Some(3), ..Promise::default() };
+    }
+    vec![over, foreign]
 }

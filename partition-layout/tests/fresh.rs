@@ -1,0 +1,80 @@
+//! A disk that is made: the table comes last, and nothing of what was there counts any more.
+
+use partition_layout::boot_state::{ImageFacts, factory};
+use partition_layout::disk::{Disk as _, Region};
+use partition_layout::fresh::{self, Error, Fresh};
+use partition_layout::gpt::{self, Table};
+use partition_layout::guid::{self, Guid};
+use partition_layout::layout::MIB;
+use partition_layout::places;
+use strict_disk::StrictDisk;
+
+const SIZE: u64 = 64 * MIB;
+const DISK_ID: [u8; 16] = [7; 16];
+
+fn table(sector_size: u32) -> Table {
+    let parts = [(guid::ESP, 1), (guid::RECORD, 16), (guid::SLOT_A, 2), (guid::SLOT_B, 2)];
+    let empty = Table::new(Guid([1; 16]), sector_size, SIZE).unwrap();
+    (2..).zip(parts).fold(empty, |table, (id, (kind, mib))| {
+        table.append(kind, Guid([id; 16]), "part", Some(mib * MIB)).unwrap()
+    })
+}
+
+/// Makes the disk, with `release` in slot A; `checked` is what reading it back says.
+fn make(
+    disk: &mut StrictDisk,
+    release: u64,
+    checked: Result<(), &'static str>,
+) -> Result<(), Error<strict_disk::Failure, &'static str>> {
+    let table = table(disk.sector_size());
+    let record = factory(DISK_ID, ImageFacts { release, secver: 1, digest: [3; 32] });
+    let fresh = Fresh { table: &table, disk_id: DISK_ID, record: &record };
+    fresh::write(disk, &fresh, |_| Ok(()), |_| checked)
+}
+
+fn record(disk: &mut StrictDisk) -> places::Loaded {
+    let unit = u64::from(disk.sector_size());
+    let (table, _) = gpt::read(disk).unwrap();
+    let entry = table.find(guid::RECORD).unwrap();
+    let mut region = Region::new(disk, entry.first * unit, entry.sectors() * unit).unwrap();
+    places::load(&mut region).unwrap()
+}
+
+#[test]
+fn of_an_older_record_nothing_is_left() {
+    for sector_size in [512, 4096] {
+        let mut disk = StrictDisk::zeroed(sector_size, SIZE);
+        for release in 1..=3 {
+            make(&mut disk, release, Ok(())).unwrap();
+            let loaded = record(&mut disk);
+            let known = loaded.generations.iter().flatten().count();
+            assert_eq!((known, loaded.damaged), (1, 0), "release {release}");
+            assert_eq!(
+                loaded.newest.unwrap().1.slot(partition_layout::slot::Slot::A).release,
+                release
+            );
+        }
+    }
+}
+
+#[test]
+fn what_does_not_read_back_gets_no_table() {
+    let mut disk = StrictDisk::zeroed(512, SIZE);
+    make(&mut disk, 1, Ok(())).unwrap();
+    let failed = make(&mut disk, 2, Err("other bytes"));
+    assert!(matches!(failed, Err(Error::Contents("other bytes"))), "{failed:?}");
+    assert!(gpt::read(&mut disk).is_err());
+}
+
+#[test]
+fn a_table_that_lacks_a_part_changes_nothing() {
+    let mut disk = StrictDisk::zeroed(512, SIZE);
+    make(&mut disk, 1, Ok(())).unwrap();
+    let before = disk.fingerprint(0..SIZE);
+    let table = Table::new(Guid([1; 16]), 512, SIZE).unwrap();
+    let record = factory(DISK_ID, ImageFacts { release: 2, secver: 1, digest: [3; 32] });
+    let fresh = Fresh { table: &table, disk_id: DISK_ID, record: &record };
+    let failed = fresh::write(&mut disk, &fresh, |_| Ok::<_, ()>(()), |_| Ok(()));
+    assert!(matches!(failed, Err(Error::NoPartition(guid::SLOT_A))), "{failed:?}");
+    assert_eq!(disk.fingerprint(0..SIZE), before);
+}
