@@ -1,10 +1,15 @@
 //! Rebuilt disks in real machines: from the firmware to the health gate, several at a time.
+//!
+//! A machine computes until its services are up, and waits for its health gate as long again. Only
+//! as many compute as there are processors: more would take longer, all of them together, and then
+//! leave the processors idle while all of them wait.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -22,6 +27,43 @@ use crate::{artifacts, wait};
 const STATE_BROKEN: &str = "the state partition is broken; the slot is not judged";
 /// A boot is worth waiting for, however busy the host is.
 const PATIENCE: u32 = 3;
+
+/// What is said when the last of the services has started.
+const SERVICES_UP: &str = "os-services: console started";
+
+/// The right to compute, for so many at a time.
+pub struct Permits {
+    free: Mutex<usize>,
+    given_back: Condvar,
+}
+
+/// One of them; given back when dropped.
+struct Permit<'a>(&'a Permits);
+
+impl Permits {
+    /// One for each processor.
+    #[must_use]
+    pub fn for_processors() -> Self {
+        let free = thread::available_parallelism().map_or(1, usize::from);
+        Self { free: Mutex::new(free), given_back: Condvar::new() }
+    }
+
+    fn take(&self) -> Permit<'_> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        while *free == 0 {
+            free = self.given_back.wait(free).unwrap_or_else(PoisonError::into_inner);
+        }
+        *free -= 1;
+        Permit(self)
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.given_back.notify_one();
+    }
+}
 
 /// A cut to boot from, and what was named.
 #[derive(Debug, Clone)]
@@ -61,32 +103,50 @@ pub struct Job {
 ///
 /// # Errors
 /// A disk cannot be made, or a machine cannot be started.
-pub fn work(jobs: &Mutex<Receiver<Job>>, told: impl Fn(&Job, Outcome, &str)) -> Result<()> {
+pub fn work(
+    jobs: &Mutex<Receiver<Job>>,
+    permits: &Permits,
+    told: impl Fn(&Job, Outcome, &str),
+) -> Result<()> {
     loop {
-        let job = jobs.lock().unwrap_or_else(|it| it.into_inner()).recv();
+        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return Ok(()) };
         let begun = Instant::now();
         let (outcome, computed) =
-            boot(&job).with_context(|| format!("boot number {}", job.number))?;
+            boot(&job, permits).with_context(|| format!("boot number {}", job.number))?;
         let (took, computed) = (begun.elapsed().as_secs(), computed.as_secs());
         told(&job, outcome, &format!("{took} s, {computed} s of a processor"));
     }
 }
 
 /// The outcome, and the processor time that the machine took.
-fn boot(job: &Job) -> Result<(Outcome, Duration)> {
+fn boot(job: &Job, permits: &Permits) -> Result<(Outcome, Duration)> {
     let Job { number, base, log, sample } = job;
     let name = format!("prove-boot-{number}");
     let disk = artifacts::work_dir().join(format!("{name}.raw"));
     let mut machine = Machine::prepare(Options::new(&name, base))?;
+    let permit = permits.take();
     write_out(base, log, &sample.cut, &disk)?;
     // The overlay is made anew, over the disk that was only made once there was a place to run it.
     crate::machine::overlay(&disk, &machine.disk_file())?;
-    let outcome = machine.power_on().and_then(|()| watch(&mut machine, sample.started));
+    let outcome = machine.power_on().and_then(|()| {
+        wait_up(&machine);
+        drop(permit);
+        watch(&mut machine, sample.started)
+    });
     let computed = machine.processor_time();
     drop(machine);
     fs::remove_file(&disk).with_context(|| format!("remove {}", disk.display()))?;
     Ok((outcome?, computed))
+}
+
+/// Waits until the machine computes no more; what became of it is not asked here.
+fn wait_up(machine: &Machine) {
+    let ends = [SERVICES_UP, CONFIRMED, STATE_BROKEN];
+    let _ = wait::until("the services to start", BOOT, || {
+        let serial = machine.serial();
+        Ok(ends.iter().any(|end| serial.contains(end)).then_some(()))
+    });
 }
 
 /// Waits until the machine is confirmed, or is up without state.

@@ -14,7 +14,7 @@ use partition_layout::slot_image::TRAILER_SIZE;
 use serde_json::json;
 use strict_disk::random::Random;
 
-use super::boots::{self, Job, Outcome, Sample};
+use super::boots::{self, Job, Outcome, Permits, Sample};
 use super::cuts::{self, Epoch};
 use super::judge::{Judge, Verdict};
 use super::kills;
@@ -136,6 +136,7 @@ fn record_and_boot(progress: &mut Progress) -> Result<(Recording, Vec<Booted>)> 
     let (jobs, waiting) = mpsc::channel();
     let waiting = Mutex::new(waiting);
     let booted = Mutex::new(Vec::new());
+    let permits = Permits::for_processors();
     let told = |job: &Job, outcome: Outcome, took: &str| {
         let Sample { cut, operation, started } = &job.sample;
         let (flushed, parts, slot) = (cut.flushed, cut.kept.len(), started.slot);
@@ -145,7 +146,7 @@ fn record_and_boot(progress: &mut Progress) -> Result<(Recording, Vec<Booted>)> 
         booted.push(Booted { cut: cut.clone(), outcome });
     };
     let recording = thread::scope(|scope| {
-        let work = || boots::work(&waiting, told);
+        let work = || boots::work(&waiting, &permits, told);
         let threads: Vec<_> = (0..limit::places()).map(|_| scope.spawn(work)).collect();
         let recording =
             Recording::followed(&mut |so_far, entries| progress.step(so_far, entries, &jobs));

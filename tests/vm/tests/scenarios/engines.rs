@@ -13,10 +13,11 @@ use vm_tests::{artifacts, wait};
 
 const START: Duration = Duration::from_secs(30);
 
-/// Copies files for a snapshot, which works on any file system; and nothing of Kubernetes.
+/// Copies files for a snapshot, which works on any file system; nothing of Kubernetes, and no
+/// snapshotter that must know what it stands on.
 const CONFIG: &str = "\
 version = 3
-disabled_plugins = ['io.containerd.grpc.v1.cri']
+disabled_plugins = ['io.containerd.grpc.v1.cri', 'io.containerd.snapshotter.v1.btrfs']
 [[plugins.'io.containerd.transfer.v1.local'.unpack_config]]
 platform = 'linux/amd64'
 snapshotter = 'native'
