@@ -64,12 +64,16 @@ pub fn pressed(wanted: u8, wait_ms: usize) -> bool {
     false
 }
 
-/// The next key as a lower case ASCII character, waited for until `wait_ms` have passed.
-pub fn ask(wait_ms: usize) -> Option<u8> {
+/// What the first key means that means anything, waited for until `wait_ms` have passed. Other keys,
+/// however many come, take none of that time.
+pub fn ask<T>(wait_ms: usize, meaning: impl Fn(u8) -> Option<T>) -> Option<T> {
     const STEP_MS: usize = 20;
     for _ in 0..wait_ms / STEP_MS {
-        if let Some(character) = key().and_then(lower) {
-            return Some(character);
+        for _ in 0..KEYS_MAX {
+            let Some(character) = key() else { break };
+            if let Some(meant) = lower(character).and_then(&meaning) {
+                return Some(meant);
+            }
         }
         pause_ms(STEP_MS);
     }

@@ -32,18 +32,16 @@ pub fn wish() -> Wish {
     // First, so that an answer to the question is never among what is forgotten.
     console::forget_keys();
     say!("start by hand: 1 slot A, 2 slot B, r recovery, f firmware, n as usual");
-    let mut left_ms = ANSWER_MS;
-    while left_ms > 0 {
-        match console::ask(1000) {
-            Some(b'1') => return Wish::Start(Target::Slot(Slot::A)),
-            Some(b'2') => return Wish::Start(Target::Slot(Slot::B)),
-            Some(b'r') => return Wish::Start(Target::Recovery),
-            Some(b'f') => return Wish::Firmware,
-            Some(b'n') => return Wish::None,
-            // A held key repeats faster than the step: it must not keep the question open.
-            Some(_) | None => left_ms = left_ms.saturating_sub(1000),
-        }
-    }
-    say!("no answer, as usual");
-    Wish::None
+    let meaning = |key| match key {
+        b'1' => Some(Wish::Start(Target::Slot(Slot::A))),
+        b'2' => Some(Wish::Start(Target::Slot(Slot::B))),
+        b'r' => Some(Wish::Start(Target::Recovery)),
+        b'f' => Some(Wish::Firmware),
+        b'n' => Some(Wish::None),
+        _ => None,
+    };
+    console::ask(ANSWER_MS, meaning).unwrap_or_else(|| {
+        say!("no answer, as usual");
+        Wish::None
+    })
 }

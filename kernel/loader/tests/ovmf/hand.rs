@@ -1,5 +1,7 @@
 //! The choice by hand.
 
+use std::time::Duration;
+
 use partition_layout::record::Target;
 use partition_layout::slot::Slot;
 
@@ -16,7 +18,9 @@ fn a_person_may_choose_the_other_slot() {
     let mut image =
         Contents { slots: [Some(&a), Some(&b)], ..Contents::default() }.write(&folder.0);
     let before = image.record();
-    let machine = Machine { answer: Some(b'2'), ..Machine::default() };
+    // A person sees the question and lets go of the key, some seconds and a hundred keys later.
+    let holds_on = Duration::from_secs(4);
+    let machine = Machine { answer: Some(b'2'), holds_on, ..Machine::default() };
     let serial = machine.run(&image.path, to_the_end);
     let told = told(&serial);
     assert_eq!(told.booted, Target::Slot(Slot::B), "{serial}");

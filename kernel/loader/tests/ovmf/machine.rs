@@ -42,6 +42,8 @@ pub struct Machine {
     pub more: Vec<String>,
     /// The answer to the question that holding the key brings up; `None` holds no key.
     pub answer: Option<u8>,
+    /// So long the key is held on when the question has come.
+    pub holds_on: Duration,
     /// Time passes at once while the processor idles, and fast while it does not: a watchdog's
     /// minutes take seconds, also where a stub waits busily.
     pub hasty: bool,
@@ -64,6 +66,7 @@ impl Default for Machine {
             read_only: false,
             more: Vec::new(),
             answer: None,
+            holds_on: Duration::ZERO,
             hasty: false,
             keeps_variables: false,
             without_disk: false,
@@ -84,12 +87,16 @@ impl Machine {
         let mut qemu = Qemu(self.command(disk, folder, &log).spawn().expect("start QEMU"));
         let mut keyboard = qemu.0.stdin.take().expect("the serial line's input");
         let begun = Instant::now();
+        let mut asked = None;
         loop {
             thread::sleep(if self.answer.is_some() { KEY_REPEAT } else { POLL });
             let text = plain(&fs::read(&log).expect("read the serial log"));
             if let Some(key) = self.answer {
-                let asked = text.contains("start by hand");
-                let key = if asked { key } else { HELD_KEY };
+                if asked.is_none() && text.contains("start by hand") {
+                    asked = Some(Instant::now());
+                }
+                let answers = asked.is_some_and(|asked| asked.elapsed() >= self.holds_on);
+                let key = if answers { key } else { HELD_KEY };
                 // A machine that has ended takes no more keys; the end is seen below.
                 let _ = keyboard.write_all(&[key]).and_then(|()| keyboard.flush());
             }
