@@ -31,7 +31,8 @@ pub fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     }
 }
 
-static CRC32C: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
+static CRC32C: crc::Crc<u32, crc::Table<16>> =
+    crc::Crc::<u32, crc::Table<16>>::new(&crc::CRC_32_ISCSI);
 
 /// CRC-32C (Castagnoli), as in the record, the slot header and the trailer.
 #[must_use]

@@ -94,7 +94,8 @@ pub enum Error<E> {
     Invalid(Invalid, Invalid),
 }
 
-static CRC32: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
+static CRC32: crc::Crc<u32, crc::Table<16>> =
+    crc::Crc::<u32, crc::Table<16>>::new(&crc::CRC_32_ISO_HDLC);
 
 fn crc32(bytes: &[u8]) -> u32 {
     CRC32.checksum(bytes)
