@@ -170,7 +170,9 @@ fn on_trial(world: &mut World) -> Done {
 pub fn all() -> Vec<Scenario> {
     let mut all = larger();
     all.extend(applies());
-    all.extend(boots());
+    all.extend(tables());
+    all.extend(trials());
+    all.extend(damaged());
     all.extend(people());
     all
 }
@@ -268,7 +270,7 @@ fn applies() -> Vec<Scenario> {
     vec![over, fresh, sealed, again, gone_bad, forced]
 }
 
-fn boots() -> Vec<Scenario> {
+fn tables() -> Vec<Scenario> {
     let mut first =
         scenario("first boot on a larger disk", "first boot", |_| Ok(()), World::come_up);
     let larger = |shape: Shape| Shape { larger: 100 * MIB, ..shape };
@@ -303,6 +305,10 @@ fn boots() -> Vec<Scenario> {
         World::come_up,
     );
     mend_first.shapes = vec![Shape::small(4096)];
+    vec![first, mend_first, grown, mend]
+}
+
+fn trials() -> Vec<Scenario> {
     let trial = scenario("start of a trial, and confirm", "confirm", armed_and_off, World::come_up);
     let mut lying = scenario(
         "start of a trial under firmware that does not flush",
@@ -329,12 +335,12 @@ fn boots() -> Vec<Scenario> {
         |world| ready(world, Behaviour::HangsEarly),
         World::come_up,
     );
-    let rebuild = {
-        let mut rebuild =
-            scenario("boot without any record", "rebuild", lose_records, World::come_up);
-        rebuild.promise.records_lost = true;
-        rebuild
-    };
+    vec![trial, lying, gate, refused, hangs]
+}
+
+fn damaged() -> Vec<Scenario> {
+    let mut rebuild = scenario("boot without any record", "rebuild", lose_records, World::come_up);
+    rebuild.promise.records_lost = true;
     let mut rotten = scenario(
         "boot of a slot that has decayed",
         "loader",
@@ -365,10 +371,7 @@ fn boots() -> Vec<Scenario> {
         World::come_up,
     );
     altered.promise.slots_damaged = true;
-    vec![
-        first, mend_first, grown, mend, trial, lying, gate, refused, hangs, rebuild, rotten,
-        altered,
-    ]
+    vec![rebuild, rotten, altered]
 }
 
 fn ready(world: &mut World, behaviour: Behaviour) -> Done {

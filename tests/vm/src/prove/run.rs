@@ -82,11 +82,13 @@ pub fn run(size: Size) -> Result<()> {
     println!("power cuts on a real machine's disk, seed {}", size.seed);
     let mut progress = Progress::new(size);
     let (recording, booted) = thread::scope(|scope| {
-        let kills = scope.spawn(|| kills::run("prove-kills", size.kills, size.seed));
+        let kills = (size.kills > 0)
+            .then(|| scope.spawn(|| kills::run("prove-kills", size.kills, size.seed)));
         let done = record_and_boot(&mut progress);
-        match kills.join() {
-            Ok(result) => result.and(done),
-            Err(_) => bail!("the thread that kills a machine has ended by a panic"),
+        match kills.map(|it| it.join()) {
+            None => done,
+            Some(Ok(result)) => result.and(done),
+            Some(Err(_)) => bail!("the thread that kills a machine has ended by a panic"),
         }
     })?;
     let timeline = Timeline::new(recording.base(), recording.log()?)?;
