@@ -19,6 +19,7 @@ use std::collections::BTreeSet;
 use std::env;
 use std::fmt::Write as _;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -29,6 +30,8 @@ use crate::{place, setup, step};
 
 /// Where the mutants are, from the root.
 const FOLDER: &str = "tests/mutants";
+/// What became of them, in the target folder.
+pub const LIST: &str = "mutants.json";
 /// The end of their file names.
 const ENDING: &str = "patch";
 /// The tests of one mutant have this many seconds: many times what they take.
@@ -93,8 +96,9 @@ pub fn run(words: &[&str]) -> Result<()> {
         eprintln!("  {number}/{count} {}: {} in {seconds:.1} s", mutant.name, words_of(&fate));
         judged.push(Judged { mutant, fate, took });
     }
-    let json = json(&judged);
-    let file = place::target().join("mutants.json");
+    let all = names.is_empty();
+    let json = json(&judged, if all { &tree.mark } else { "" });
+    let file = place::target().join(LIST);
     fs::write(&file, &json).with_context(|| format!("write {}", file.display()))?;
     let shown = if options.contains(&"--json") { json } else { table(&judged) };
     print!("{shown}");
@@ -145,10 +149,46 @@ fn parse(name: &str, text: &str) -> Result<Mutant> {
     Ok(Mutant { name: name.to_owned(), what, tests, files })
 }
 
+/// Whether the list that an earlier run left is of all mutants of the files as they are.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn list_is_of_this_tree() -> Result<bool> {
+    let text = fs::read_to_string(place::target().join(LIST)).unwrap_or_default();
+    Ok(text.contains(&tree_line(&mark(&place::root(), &known(&place::root())?)?)))
+}
+
+fn tree_line(mark: &str) -> String {
+    format!("\"tree\": {}", quoted(mark))
+}
+
+/// The files that git knows.
+fn known(root: &Path) -> Result<BTreeSet<PathBuf>> {
+    let mut git = Command::new("git");
+    let listed = step::output(git.current_dir(root).args(["ls-files", "-z"]))?;
+    Ok(listed.split_terminator('\0').map(PathBuf::from).collect())
+}
+
+/// Differs when one of these files does, but for those that are only read by people.
+fn mark(root: &Path, known: &BTreeSet<PathBuf>) -> Result<String> {
+    let mut hasher = DefaultHasher::new();
+    let counts = |file: &&PathBuf| file.extension().is_none_or(|it| it != "md");
+    for file in known.iter().filter(counts) {
+        let path = root.join(file);
+        if path.exists() {
+            let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+            (file, bytes).hash(&mut hasher);
+        }
+    }
+    Ok(format!("{:016x}", hasher.finish()))
+}
+
 /// The copy in which everything happens.
 struct Tree {
     root: PathBuf,
     path: PathBuf,
+    /// What was copied, see [`mark`].
+    mark: String,
 }
 
 impl Tree {
@@ -158,10 +198,9 @@ impl Tree {
         let path = place::target().join("mutants/tree");
         fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
         let path = path.canonicalize().with_context(|| format!("find {}", path.display()))?;
-        let tree = Self { root: place::root(), path };
-        let mut git = Command::new("git");
-        let listed = step::output(git.current_dir(&tree.root).args(["ls-files", "-z"]))?;
-        let known: BTreeSet<PathBuf> = listed.split_terminator('\0').map(PathBuf::from).collect();
+        let root = place::root();
+        let known = known(&root)?;
+        let tree = Self { mark: mark(&root, &known)?, root, path };
         tree.drop_others(Path::new(""), &known)?;
         for file in &known {
             tree.bring(file)?;
@@ -311,7 +350,7 @@ fn caught(judged: &[Judged]) -> usize {
     judged.iter().filter(|one| matches!(one.fate, Fate::Caught(_))).count()
 }
 
-fn json(judged: &[Judged]) -> String {
+fn json(judged: &[Judged], mark: &str) -> String {
     let list: Vec<String> = judged
         .iter()
         .map(|Judged { mutant, fate, took }| {
@@ -327,8 +366,9 @@ fn json(judged: &[Judged]) -> String {
         })
         .collect();
     let (all, caught, list) = (judged.len(), caught(judged), list.join(",\n"));
+    let tree = tree_line(mark);
     format!(
-        "{{\n  \"mutants\": {all},\n  \"mutants_caught\": {caught},\n  \"list\": [\n{list}\n  ]\n}}\n"
+        "{{\n  {tree},\n  \"mutants\": {all},\n  \"mutants_caught\": {caught},\n  \"list\": [\n{list}\n  ]\n}}\n"
     )
 }
 

@@ -66,9 +66,9 @@ pub fn without_machines() -> Result<()> {
 fn all(options: &Options) -> Result<()> {
     println!("\n== the flip, proven");
     let target = place::target();
-    // Of another tree, perhaps: only what runs now is told.
-    let list = target.join("mutants.json");
-    if list.exists() {
+    // Only what is known of these files is told.
+    let list = target.join(mutants::LIST);
+    if list.exists() && !mutants::list_is_of_this_tree()? {
         fs::remove_file(&list).with_context(|| format!("remove {}", list.display()))?;
     }
     let names: Vec<String> = RELEASES.iter().map(|&name| name.to_owned()).collect();

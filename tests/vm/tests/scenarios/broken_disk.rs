@@ -1,10 +1,13 @@
 //! What decay does to a disk: an altered block, lost records, a state that is no file system.
 
+use std::fs;
+
 use serde_json::Value;
 use vm_tests::disk::{self, Extent};
-use vm_tests::guest;
-use vm_tests::machine::{Machine, Options};
+use vm_tests::host_tool::{run as tool, show};
+use vm_tests::machine::{Machine, Options, qemu_img};
 use vm_tests::stopped::Stopped;
+use vm_tests::{artifacts, guest};
 
 #[test]
 fn an_altered_block_is_stopped_and_the_other_slot_runs() -> anyhow::Result<()> {
@@ -18,16 +21,27 @@ fn an_altered_block_is_stopped_and_the_other_slot_runs() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The trailers decide which release starts; the state partition, whose entry is gone from the
+/// table, is found where it was, with all that is in it.
 #[test]
-fn without_any_record_the_trailers_decide() -> anyhow::Result<()> {
+fn neither_a_lost_record_nor_a_lost_entry_of_the_table_loses_anything() -> anyhow::Result<()> {
     let updated = Stopped::updated()?;
-    let mut machine = Machine::prepare(Options::new("no-records", &updated.disk()))?;
+    let raw = artifacts::work_dir().join("no-records.raw");
+    let (from, to) = (show(&updated.disk()), show(&raw));
+    qemu_img(&["convert", "-O", "raw", "-S", "64k", &from, &to])?;
+    tool("sgdisk", &["--delete", "5", &to])?;
+    let mut machine = Machine::prepare(Options::new("no-records", &raw))?;
     let record = updated.places()?.record;
     let places = Extent { offset: record.offset + (1 << 20), size: record.size - (1 << 20) };
     disk::fill(&machine.disk_file(), places, 0)?;
     machine.power_on()?;
     // The higher release, on trial with one try; then confirmed by its own gate.
     assert_eq!(guest::wait_confirmed(&mut machine, guest::BOOT)?, (2, "b".to_owned()));
+    let facts = guest::boot_facts(&machine)?;
+    assert_eq!(facts.get("state").and_then(Value::as_str), Some("ok"), "{facts}");
+    let (_, history) = guest::osupdate(&machine, "history", guest::SSH)?;
+    assert!(history.to_string().contains("0.2.0"), "the update of before: {history}");
+    fs::remove_file(&raw)?;
     Ok(())
 }
 
