@@ -75,7 +75,7 @@ fn all(options: &Options) -> Result<()> {
     images::build(&names)?;
     step::run("vm-prove", &mut cargo(&["build", "--locked", "-p", "vm-tests", "--bins"]))?;
     build_simulation()?;
-    // A machine that is recorded leaves a processor idle: the simulation computes there.
+    // A machine that is recorded leaves a processor idle: simulation and model compute there.
     thread::scope(|scope| {
         let simulated = scope.spawn(|| simulate(options).and_then(|()| check_model()));
         let real = real_machine(options);

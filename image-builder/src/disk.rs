@@ -120,10 +120,11 @@ fn write_parts(recipe: &Recipe, file: File, esp: &Path) -> Result<()> {
     };
     let fresh = Fresh { table: &table, disk_id, record: &record };
     // Nobody starts from it before it is made: nothing to read back.
-    fresh::write(&mut disk, &fresh, fill, |_| Ok(())).map_err(|error| match error {
-        fresh::Error::Contents(error) => error,
-        other => anyhow::anyhow!("write the disk image: {other:?}"),
-    })
+    match fresh::write(&mut disk, &fresh, fill, |_| Ok(())) {
+        Ok(()) => Ok(()),
+        Err(fresh::Error::Contents(error)) => Err(error),
+        Err(other) => Err(anyhow::anyhow!("make a disk of {}: {other}", recipe.release.display())),
+    }
 }
 
 fn first_record(disk_id: [u8; 16], facts: ImageFacts, begins: Begins) -> Result<Record> {

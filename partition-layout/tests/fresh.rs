@@ -68,14 +68,24 @@ fn what_does_not_read_back_gets_no_table() {
 }
 
 #[test]
-fn a_table_that_lacks_a_part_changes_nothing() {
+fn a_table_that_does_not_fit_changes_nothing() {
     let mut disk = StrictDisk::zeroed(512, SIZE);
     make(&mut disk, 1, Ok(())).unwrap();
     let before = disk.fingerprint(0..SIZE);
-    let table = Table::new(Guid([1; 16]), 512, SIZE).unwrap();
     let record = factory(DISK_ID, ImageFacts { release: 2, secver: 1, digest: [3; 32] });
-    let fresh = Fresh { table: &table, disk_id: DISK_ID, record: &record };
-    let failed = fresh::write(&mut disk, &fresh, |_| Ok::<_, ()>(()), |_| Ok(()));
-    assert!(matches!(failed, Err(Error::NoPartition(guid::SLOT_A))), "{failed:?}");
-    assert_eq!(disk.fingerprint(0..SIZE), before);
+    let mut refused = |table: &Table| {
+        let fresh = Fresh { table, disk_id: DISK_ID, record: &record };
+        let refused = fresh::write(&mut disk, &fresh, |_| Ok::<_, String>(()), |_| Ok(()));
+        assert_eq!(disk.fingerprint(0..SIZE), before, "{refused:?}");
+        refused.unwrap_err()
+    };
+    for kind in [guid::ESP, guid::RECORD, guid::SLOT_A, guid::SLOT_B] {
+        let mut table = table(512);
+        table.entries.retain(|(_, entry)| entry.kind != kind);
+        assert!(matches!(refused(&table), Error::NoPartition(lacks) if lacks == kind), "{kind}");
+    }
+    let larger = table(512).fitted(SIZE + MIB).unwrap();
+    for other in [larger, table(4096)] {
+        assert!(matches!(refused(&other), Error::OtherDisk), "{other:?}");
+    }
 }

@@ -39,7 +39,7 @@ impl World {
             inspected.is_whole().map(drop).map_err(str::to_owned)
         };
         let made = fresh::write(&mut self.shared.clone(), &fresh, fill, check);
-        made.map_err(|error| format!("make the disk: {error:?}"))?;
+        made.map_err(|error| format!("make the disk: {error}"))?;
         // From here on it must not be lost.
         self.shared.lock().acknowledged = 1;
         Ok(())

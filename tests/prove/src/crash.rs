@@ -52,7 +52,7 @@ impl Limits {
         samples: 16,
         second_per_mille: 1000,
         third_per_mille: 250,
-        states: 24_000,
+        states: 16_000,
         foreign_tables: 2_000,
         one_in: 1,
     };
@@ -242,11 +242,10 @@ impl Explorer<'_> {
     }
 
     fn judge(&mut self, world: &mut World, before: Before, depth: u32) -> Result<(), String> {
-        if let Some(number) = self.promise.made_anew {
-            self.seen.boots += 1;
-            return judge_made_anew(world, number);
+        let made_anew = self.promise.made_anew;
+        if made_anew.is_none() {
+            self.judge_disk(world)?;
         }
-        self.judge_disk(world)?;
         let record = world.record();
         let per_mille = match depth {
             1 => self.limits.second_per_mille,
@@ -259,11 +258,16 @@ impl Explorer<'_> {
             world.shared.lock().cuts = Some(Vec::new());
         }
         let starts = world.starts;
-        let up = world.come_up();
+        let up = match made_anew {
+            Some(number) => judge_made_anew(world, number, depth),
+            None => world.come_up(),
+        };
         self.seen.boots += world.starts - starts;
         let cuts = world.shared.lock().cuts.take().unwrap_or_default();
         up?;
-        self.judge_boot(world, before, record.as_ref())?;
+        if made_anew.is_none() {
+            self.judge_boot(world, before, record.as_ref())?;
+        }
         if depth == 1 {
             self.go_on(world)?;
         }
@@ -373,34 +377,36 @@ impl Explorer<'_> {
 
 /// A disk that was being made: there is a table, and whatever it names is whole; or there is none,
 /// and the disk can be made once more.
-fn judge_made_anew(world: &mut World, number: u64) -> Result<(), String> {
-    let begins = match gpt::read(&mut world.shared.clone()) {
-        Ok(_) => "there is a table",
-        Err(_) => {
-            if world.shared.lock().acknowledged > 0 {
-                return Err("the disk was said to be made, and has no table".into());
-            }
-            let factory = [world.esp_release(), world.recorded_release(), world.holds(Slot::A)];
-            if world.firmware_believes_old() && factory != [Some(1); 3] {
-                return Err("a table that was there still names what is overwritten".into());
-            }
-            world.say("there is no table: made once more");
-            world.make_anew(number)?;
-            "made once more"
+fn judge_made_anew(world: &mut World, number: u64, depth: u32) -> Result<(), String> {
+    // Later it says what a machine that started from the disk was told.
+    let said_to_be_made = depth == 1 && world.shared.lock().acknowledged > 0;
+    let has_table = gpt::read(&mut world.shared.clone()).is_ok();
+    if !has_table {
+        if said_to_be_made {
+            return Err("the disk was said to be made, and has no table".into());
         }
-    };
-    if !world.firmware_believes() {
-        return Err(format!("{begins}, and the firmware starts nothing from it"));
+        let factory = [world.esp_release(), world.recorded_release(), world.holds(Slot::A)];
+        if world.firmware_believes_old() && factory != [Some(1); 3] {
+            return Err("a table that was there still names what is overwritten".into());
+        }
+        world.say("there is no table: made once more");
+        world.make_anew(number)?;
+    }
+    if !world.peek(World::firmware_believes) {
+        return Err("there is a table, and the firmware starts nothing from it".into());
     }
     let esp = world.esp_release();
     world.come_up()?;
     let Power::Up { slot, confirmed: true } = world.power else {
-        return Err(format!("{begins}, and what came up is {:?}", world.power));
+        return Err(format!("what came up is {:?}", world.power));
     };
     let runs = world.holds(slot).ok_or("what runs is not whole")?;
     // Before, it was made with another; updates leave the ESP alone.
     if esp.is_none() || (esp == Some(number)) != (runs == number) {
-        return Err(format!("{begins}: release {runs} runs, and the ESP is that of {esp:?}"));
+        return Err(format!("release {runs} runs, and the ESP is that of {esp:?}"));
+    }
+    if runs != number && (said_to_be_made || !has_table) {
+        return Err(format!("release {runs} runs from a disk that was made anew"));
     }
     let (mut slots, _) = loader::slots::Slots::read(world.shared.clone());
     if runs == number && slots.facts(slot.other()).is_some() {

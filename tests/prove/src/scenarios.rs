@@ -439,8 +439,9 @@ fn installs() -> Vec<Scenario> {
         Ok(())
     };
     let mut foreign = scenario("install over something else", "install", old_table, install);
-    for it in [&mut over, &mut foreign] {
+    for (it, sector_size) in [(&mut over, 4096), (&mut foreign, 512)] {
         it.promise = Promise { made_anew: Some(3), ..Promise::default() };
+        it.shapes = vec![Shape::small(sector_size)];
     }
     vec![over, foreign]
 }

@@ -22,7 +22,7 @@ pub const APPLY: Duration = Duration::from_secs(400);
 /// What PID 1 says on the console when the boot is confirmed.
 pub const CONFIRMED: &str = "boot confirmed";
 /// What the services manager says there when sshd is about to listen.
-const CONSOLE: &str = "os-services: console started";
+pub(crate) const CONSOLE: &str = "os-services: console started";
 /// Between two questions while the serial line says nothing new: each costs an emulated machine
 /// seconds of work, which the boot that is waited for would miss.
 const QUIET: Duration = Duration::from_secs(15);

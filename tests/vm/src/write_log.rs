@@ -81,6 +81,14 @@ impl Log {
         Ok(Self { file, entries })
     }
 
+    /// The same log without what follows its last flush.
+    #[must_use]
+    pub fn up_to_a_flush(mut self) -> Self {
+        let flush = self.entries.iter().rposition(|entry| entry.kind == Kind::Flush);
+        self.entries.truncate(flush.map_or(0, |flush| flush + 1));
+        self
+    }
+
     /// The entries.
     pub fn entries(&self) -> &[Entry] {
         &self.entries

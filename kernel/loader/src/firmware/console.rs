@@ -9,7 +9,7 @@ use uefi_raw::protocol::console::InputKey;
 
 use super::table;
 
-/// Keys read from before the start, at most: a held key fills the firmware's buffer.
+/// Keys read without a pause, at most: a held key fills the firmware's buffer.
 const KEYS_MAX: usize = 64;
 
 /// Writes one line. What goes wrong with it is nobody's to know.

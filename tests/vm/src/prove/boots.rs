@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -16,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::judge::Started;
 use super::timeline::{Cut, Run, SECTOR};
-use crate::guest::{BOOT, CONFIRMED};
+use crate::guest::{BOOT, CONFIRMED, CONSOLE};
 use crate::host_tool::show;
 use crate::machine::{Machine, Options, qemu_img};
 use crate::write_log::{Kind, Log};
@@ -27,9 +28,6 @@ use crate::{artifacts, wait};
 const STATE_BROKEN: &str = "the state partition is broken; the slot is not judged";
 /// A boot is worth waiting for, however busy the host is.
 const PATIENCE: u32 = 3;
-
-/// What is said when the last of the services has started.
-const SERVICES_UP: &str = "os-services: console started";
 
 /// The right to compute, for so many at a time.
 pub struct Permits {
@@ -99,18 +97,36 @@ pub struct Job {
     pub sample: Sample,
 }
 
-/// Boots what comes through `jobs` until nothing comes any more; `told` hears each outcome.
+/// Boots what comes through `jobs` until nothing comes any more, or `ended` says that it is in vain;
+/// `told` hears each outcome.
 ///
 /// # Errors
-/// A disk cannot be made, or a machine cannot be started.
+/// A disk cannot be made, or a machine cannot be started; then it has said so to the others.
 pub fn work(
     jobs: &Mutex<Receiver<Job>>,
     permits: &Permits,
+    ended: &AtomicBool,
+    told: impl Fn(&Job, Outcome, &str),
+) -> Result<()> {
+    let done = take_jobs(jobs, permits, ended, told);
+    if done.is_err() {
+        ended.store(true, Ordering::Relaxed);
+    }
+    done
+}
+
+fn take_jobs(
+    jobs: &Mutex<Receiver<Job>>,
+    permits: &Permits,
+    ended: &AtomicBool,
     told: impl Fn(&Job, Outcome, &str),
 ) -> Result<()> {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return Ok(()) };
+        if ended.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let begun = Instant::now();
         let (outcome, computed) =
             boot(&job, permits).with_context(|| format!("boot number {}", job.number))?;
@@ -124,13 +140,14 @@ fn boot(job: &Job, permits: &Permits) -> Result<(Outcome, Duration)> {
     let Job { number, base, log, sample } = job;
     let name = format!("prove-boot-{number}");
     let disk = artifacts::work_dir().join(format!("{name}.raw"));
-    let mut machine = Machine::prepare(Options::new(&name, base))?;
+    // In this order: whoever waits here has no machine's place that another could use.
     let permit = permits.take();
+    let mut machine = Machine::prepare(Options::new(&name, base))?;
     write_out(base, log, &sample.cut, &disk)?;
     // The overlay is made anew, over the disk that was only made once there was a place to run it.
     crate::machine::overlay(&disk, &machine.disk_file())?;
     let outcome = machine.power_on().and_then(|()| {
-        wait_up(&machine);
+        wait_up(&mut machine);
         drop(permit);
         watch(&mut machine, sample.started)
     });
@@ -141,9 +158,10 @@ fn boot(job: &Job, permits: &Permits) -> Result<(Outcome, Duration)> {
 }
 
 /// Waits until the machine computes no more; what became of it is not asked here.
-fn wait_up(machine: &Machine) {
-    let ends = [SERVICES_UP, CONFIRMED, STATE_BROKEN];
+fn wait_up(machine: &mut Machine) {
+    let ends = [CONSOLE, CONFIRMED, STATE_BROKEN];
     let _ = wait::until("the services to start", BOOT, || {
+        machine.check_running()?;
         let serial = machine.serial();
         Ok(ends.iter().any(|end| serial.contains(end)).then_some(()))
     });

@@ -4,6 +4,7 @@
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -14,12 +15,14 @@ use crate::machine::{Machine, qemu_img};
 use crate::registry::Registry;
 use crate::template::Template;
 use crate::write_log::{self, Log};
-use crate::{artifacts, guest, kept};
+use crate::{artifacts, guest, kept, wait};
 
 /// Changes when what is recorded does: kept recordings of another number are made anew.
 const VERSION: &str = "2";
 /// A recording is worth waiting for, however busy the host is.
 const PATIENCE: u32 = 4;
+/// A log is whole soon after a step.
+const QUIET: Duration = Duration::from_secs(20);
 /// What the steps are called in reports, in their order.
 pub const STEPS: [&str; 5] =
     ["apply", "trial boot", "rollback", "boot after the rollback", "power off"];
@@ -33,9 +36,9 @@ pub struct Recording {
     steps: Vec<Step>,
 }
 
-/// Who is told of each step that is over: of the recording so far, and of the log entries of the
-/// step, which end with a flush.
-pub type Told<'a> = dyn FnMut(&Recording, Range<usize>) -> Result<()> + 'a;
+/// Who is told of each step that is over: of the recording and its log so far, and of the entries of
+/// the step, which end with a flush.
+pub type Told<'a> = dyn FnMut(&Recording, &Arc<Log>, Range<usize>) -> Result<()> + 'a;
 
 /// One operation of the life.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +56,7 @@ impl Recording {
     /// A release is not built, the machine does not do as it should, or the log replayed is not the
     /// disk that the machine left.
     pub fn of_update() -> Result<Self> {
-        Self::followed(&mut |_, _| Ok(()))
+        Self::followed(&mut |_, _, _| Ok(()))
     }
 
     /// As [`Recording::of_update`]; `told` hears of each step, in their order: while the machine
@@ -83,11 +86,12 @@ impl Recording {
 
     /// Tells of all steps.
     fn tell(&self, told: &mut Told<'_>) -> Result<()> {
-        let end = self.log()?.entries().len();
+        let log = Arc::new(self.log()?);
+        let end = log.entries().len();
         let ends = self.steps.iter().skip(1).map(|step| step.first).chain([end]);
         for (number, (step, end)) in (1..).zip(self.steps.iter().zip(ends)) {
             let steps = self.steps.iter().take(number).cloned().collect();
-            told(&Self { steps, ..self.clone() }, step.first..end)?;
+            told(&Self { steps, ..self.clone() }, &log, step.first..end)?;
         }
         Ok(())
     }
@@ -144,8 +148,9 @@ fn record(template: &Template, dir: &Path, told: &mut Told<'_>) -> Result<()> {
         println!("    {name}, from log entry {first} …");
         so_far.steps.push(Step { name: name.to_owned(), first });
         act(name, &mut machine).with_context(|| format!("while recording: {name}"))?;
-        let end = so_far.log()?.entries().len();
-        told(&so_far, first..end)?;
+        let so_far_log = Arc::new(flushed(&so_far)?);
+        let end = so_far_log.entries().len();
+        told(&so_far, &so_far_log, first..end)?;
         first = end;
     }
     fs::rename(&so_far.log, log_in(dir)).context("keep the log")?;
@@ -154,6 +159,21 @@ fn record(template: &Template, dir: &Path, told: &mut Told<'_>) -> Result<()> {
     let steps = so_far.steps.iter().map(|it| json!({"name": it.name, "first": it.first}));
     let text = serde_json::to_vec_pretty(&Value::from_iter(steps)).context("encode the steps")?;
     fs::write(dir.join("steps.json"), text).context("keep the steps")
+}
+
+/// The log of a machine that runs, up to a flush. While the machine writes, the last entries may
+/// not be whole yet.
+fn flushed(recording: &Recording) -> Result<Log> {
+    let mut why = None;
+    let log = wait::until("a log that is whole", QUIET, || match recording.log() {
+        Ok(log) => Ok(Some(log)),
+        Err(error) => {
+            why = Some(error);
+            Ok(None)
+        }
+    });
+    let log = log.map_err(|late| why.unwrap_or(late))?;
+    Ok(log.up_to_a_flush())
 }
 
 fn act(name: &str, machine: &mut Machine) -> Result<()> {

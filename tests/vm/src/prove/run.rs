@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -21,6 +22,7 @@ use super::kills;
 use super::recording::{Recording, STEPS};
 use super::story;
 use super::timeline::{Area, Cut, SECTOR, Timeline};
+use crate::write_log::Log;
 use crate::{artifacts, limit};
 
 /// How much is looked at.
@@ -91,7 +93,7 @@ pub fn run(size: Size) -> Result<()> {
             Some(Err(_)) => bail!("the thread that kills a machine has ended by a panic"),
         }
     })?;
-    let timeline = Timeline::new(recording.base(), recording.log()?)?;
+    let timeline = Timeline::new(recording.base(), Arc::new(recording.log()?))?;
     let mut unbootable = story::strayed(&recording, &timeline);
     for stray in &unbootable {
         println!("  a write where nobody may write: {stray}");
@@ -138,7 +140,7 @@ fn record_and_boot(progress: &mut Progress) -> Result<(Recording, Vec<Booted>)> 
     let (jobs, waiting) = mpsc::channel();
     let waiting = Mutex::new(waiting);
     let booted = Mutex::new(Vec::new());
-    let permits = Permits::for_processors();
+    let (permits, ended) = (Permits::for_processors(), AtomicBool::new(false));
     let told = |job: &Job, outcome: Outcome, took: &str| {
         let Sample { cut, operation, started } = &job.sample;
         let (flushed, parts, slot) = (cut.flushed, cut.kept.len(), started.slot);
@@ -148,17 +150,31 @@ fn record_and_boot(progress: &mut Progress) -> Result<(Recording, Vec<Booted>)> 
         booted.push(Booted { cut: cut.clone(), outcome });
     };
     let recording = thread::scope(|scope| {
-        let work = || boots::work(&waiting, &permits, told);
-        let threads: Vec<_> = (0..limit::places()).map(|_| scope.spawn(work)).collect();
-        let recording =
-            Recording::followed(&mut |so_far, entries| progress.step(so_far, entries, &jobs));
-        // The threads end when all jobs are done.
-        drop(jobs);
-        let ends = threads.into_iter().try_for_each(|it| match it.join() {
-            Ok(result) => result,
-            Err(_) => bail!("a thread that boots machines has ended by a panic"),
+        let work = || boots::work(&waiting, &permits, &ended, told);
+        // One place is left for the machine that is recorded, one for whoever else runs one.
+        let count = limit::places().saturating_sub(2).max(1);
+        let threads: Vec<_> = (0..count).map(|_| scope.spawn(work)).collect();
+        let recording = Recording::followed(&mut |so_far, log, entries| {
+            ensure!(!ended.load(Ordering::Relaxed), "the boots of earlier steps have failed");
+            progress.step(so_far, log, entries, &jobs)
         });
-        ends.and(recording)
+        // The threads end when all jobs are done, or are in vain.
+        drop(jobs);
+        if recording.is_err() {
+            ended.store(true, Ordering::Relaxed);
+        }
+        let mut failed = Vec::new();
+        for thread in threads {
+            match thread.join() {
+                Ok(done) => failed.extend(done.err()),
+                Err(_) => bail!("a thread that boots machines has ended by a panic"),
+            }
+        }
+        match (recording, failed.pop()) {
+            (recording, None) => recording,
+            (Ok(_), Some(error)) => Err(error),
+            (Err(recording), Some(error)) => Err(error.context(format!("{recording:#}"))),
+        }
     })?;
     Ok((recording, booted.into_inner().unwrap_or_else(|it| it.into_inner())))
 }
@@ -172,13 +188,14 @@ impl Progress {
     fn step(
         &mut self,
         recording: &Recording,
+        log: &Arc<Log>,
         entries: Range<usize>,
         jobs: &Sender<Job>,
     ) -> Result<()> {
         self.steps += 1;
         let begun = Instant::now();
         let name = recording.step_of(entries.start).to_owned();
-        let mut timeline = Timeline::new(recording.base(), recording.log()?)?;
+        let mut timeline = Timeline::new(recording.base(), Arc::clone(log))?;
         timeline.advance(entries.start);
         // What earlier steps had too few of is made up for.
         let shares = SHARES.iter().take(self.steps);
@@ -191,13 +208,11 @@ impl Progress {
 
         let boots = (self.size.boots * self.steps).div_ceil(SHARES.len());
         let boots = boots.saturating_sub(self.booted.len());
-        let log = Arc::new(recording.log()?);
         for sample in sample(&judged, boots, self.size.seed) {
-            let (base, log) = (recording.base().to_owned(), Arc::clone(&log));
+            let (base, log) = (recording.base().to_owned(), Arc::clone(log));
             let number = self.booted.len();
             self.booted.push(sample.operation.clone());
-            // Without a thread that works there is no error to tell here: theirs is told.
-            let _ = jobs.send(Job { number, base, log, sample });
+            jobs.send(Job { number, base, log, sample }).context("hand a disk on to be booted")?;
         }
         self.judged.extend(judged);
         Ok(())
@@ -207,7 +222,7 @@ impl Progress {
 /// Whether the judge sees anything: with every flush taken out of the same log, a disk must be
 /// found that does not boot. The number of the first that does not, from 1.
 fn without_flushes(recording: &Recording, seed: u64) -> Result<usize> {
-    let timeline = Timeline::new(recording.base(), recording.log()?)?;
+    let timeline = Timeline::new(recording.base(), Arc::new(recording.log()?))?;
     let entries = timeline.log().entries();
     // Up to the rollback: afterwards the slot that was never written is the default again.
     let mut epochs = cuts::epochs(entries);

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use partition_layout::disk::Disk;
@@ -107,7 +108,7 @@ pub struct Cut {
 pub struct Timeline {
     base: File,
     size: u64,
-    log: Log,
+    log: Arc<Log>,
     /// For each sector 0 for the base, else one more than the entry that wrote it.
     index: Vec<u32>,
     applied: usize,
@@ -121,7 +122,7 @@ impl Timeline {
     ///
     /// # Errors
     /// The disk cannot be read, or holds no partition table of ours.
-    pub fn new(base: &Path, log: Log) -> Result<Self> {
+    pub fn new(base: &Path, log: Arc<Log>) -> Result<Self> {
         let base = File::open(base).with_context(|| format!("open {}", base.display()))?;
         let size = base.metadata().context("look at the base disk")?.len();
         let sectors = usize::try_from(size / SECTOR).context("size of the base disk")?;
@@ -393,7 +394,7 @@ mod tests {
             [head(entries.len() as u64)].iter().chain(entries).flatten().copied().collect();
         std::fs::write(dir.join("log"), log).unwrap();
         let log = Log::open(&dir.join("log")).unwrap();
-        let timeline = Timeline::new(&dir.join("base.raw"), log).unwrap();
+        let timeline = Timeline::new(&dir.join("base.raw"), log.into()).unwrap();
         (dir, timeline)
     }
 

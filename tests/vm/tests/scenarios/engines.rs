@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use vm_tests::host_tool::{run as tool, show};
 use vm_tests::registry::{REPOSITORY, Registry, TAG};
 use vm_tests::{artifacts, wait};
@@ -80,11 +80,18 @@ impl Containerd {
             command.arg(option).arg(folder.join(file));
         }
         command.arg("--address").arg(&address);
-        let log = fs::File::create(folder.join("log"))?;
+        let log_path = folder.join("log");
+        let log = fs::File::create(&log_path)?;
         command.stdout(log.try_clone()?).stderr(log).process_group(0);
         let child = command.spawn().context("start containerd")?;
-        let daemon = Self { child, address };
-        wait::until("containerd's socket", START, || Ok(daemon.address.exists().then_some(())))?;
+        let mut daemon = Self { child, address };
+        let socket = wait::until("containerd's socket", START, || {
+            if let Some(status) = daemon.child.try_wait()? {
+                bail!("containerd has ended with {status}");
+            }
+            Ok(daemon.address.exists().then_some(()))
+        });
+        socket.with_context(|| format!("see {}", log_path.display()))?;
         Ok(daemon)
     }
 }
