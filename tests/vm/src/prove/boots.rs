@@ -140,12 +140,10 @@ fn boot(job: &Job, permits: &Permits) -> Result<(Outcome, Duration)> {
     let Job { number, base, log, sample } = job;
     let name = format!("prove-boot-{number}");
     let disk = artifacts::work_dir().join(format!("{name}.raw"));
+    write_out(base, log, &sample.cut, &disk)?;
     // In this order: whoever waits here has no machine's place that another could use.
     let permit = permits.take();
-    let mut machine = Machine::prepare(Options::new(&name, base))?;
-    write_out(base, log, &sample.cut, &disk)?;
-    // The overlay is made anew, over the disk that was only made once there was a place to run it.
-    crate::machine::overlay(&disk, &machine.disk_file())?;
+    let mut machine = Machine::prepare(Options::new(&name, &disk))?;
     let outcome = machine.power_on().and_then(|()| {
         wait_up(&mut machine);
         drop(permit);
