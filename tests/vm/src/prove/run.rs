@@ -151,8 +151,8 @@ fn record_and_boot(progress: &mut Progress) -> Result<(Recording, Vec<Booted>)> 
     };
     let recording = thread::scope(|scope| {
         let work = || boots::work(&waiting, &permits, &ended, told);
-        // One place is left for the machine that is recorded, one for whoever else runs one.
-        let count = limit::places().saturating_sub(2).max(1);
+        // One place is left for the machine that is recorded.
+        let count = limit::places().saturating_sub(1).max(1);
         let threads: Vec<_> = (0..count).map(|_| scope.spawn(work)).collect();
         let recording = Recording::followed(&mut |so_far, log, entries| {
             ensure!(!ended.load(Ordering::Relaxed), "the boots of earlier steps have failed");
