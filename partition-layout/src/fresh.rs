@@ -34,7 +34,8 @@ pub struct Fresh<'a> {
 pub enum Error<E, C> {
     /// The table is that of a disk of another size or sector size; nothing was written.
     OtherDisk,
-    /// The table has no partition of this type, or more than one; nothing was written.
+    /// The table has no partition of this type, or more than one, or it lies off the disk; nothing
+    /// was written.
     NoPartition(Guid),
     /// What was there could not be cleared away; part of it may be left.
     Clear(E),
@@ -83,10 +84,14 @@ pub fn write<D: Disk, C>(
     if table.sector_size != disk.sector_size() || table.sectors != disk.size() / unit {
         return Err(Error::OtherDisk);
     }
+    let end = disk.size();
     let place = |kind| {
         let entry = table.find(kind).ok_or(Error::NoPartition(kind))?;
-        let size = entry.sectors().saturating_mul(unit);
-        Ok((entry.first.saturating_mul(unit), size))
+        let (at, size) = (entry.first.saturating_mul(unit), entry.sectors().saturating_mul(unit));
+        if at.saturating_add(size) > end {
+            return Err(Error::NoPartition(kind));
+        }
+        Ok((at, size))
     };
     place(guid::ESP)?;
     let slots = [place(guid::SLOT_A)?.0, place(guid::SLOT_B)?.0];

@@ -83,6 +83,10 @@ fn a_table_that_does_not_fit_changes_nothing() {
         let mut table = table(512);
         table.entries.retain(|(_, entry)| entry.kind != kind);
         assert!(matches!(refused(&table), Error::NoPartition(lacks) if lacks == kind), "{kind}");
+        let mut table = self::table(512);
+        let entry = table.entries.iter_mut().find(|(_, entry)| entry.kind == kind).unwrap();
+        entry.1.last = SIZE;
+        assert!(matches!(refused(&table), Error::NoPartition(off) if off == kind), "{kind}");
     }
     let larger = table(512).fitted(SIZE + MIB).unwrap();
     for other in [larger, table(4096)] {

@@ -1,62 +1,16 @@
 //! The rows of the transition table, one test each, and what holds for any record at all.
 #![allow(clippy::unwrap_used, reason = "a test stops there")]
 
+mod machine;
+
+use machine::{all, armed, boot, done, facts, plan, refused, start_at, updated};
 use partition_layout::boot_state::{
-    Action, Blame, Choice, Event, ImageFacts, LoaderPlan, OVERDUE_MAX, Reason, Refused, Start,
-    Step, factory, holds, may_overwrite, step,
+    Action, Blame, Choice, Event, LoaderPlan, OVERDUE_MAX, Reason, Refused, Step, factory, holds,
+    may_overwrite, step,
 };
 use partition_layout::record::{Cause, Content, Fault, Record, Stage, Target};
 use partition_layout::slot::Slot::{self, A, B};
 use proptest::prelude::*;
-
-fn facts(release: u8) -> ImageFacts {
-    ImageFacts { release: release.into(), secver: release.into(), digest: [release; 32] }
-}
-
-fn start_at(rtc_s: u64) -> Start {
-    Start { nonce: [7; 16], rtc_s }
-}
-
-fn plan(record: &Record) -> LoaderPlan {
-    LoaderPlan::new(record, start_at(1_000_000))
-}
-
-/// What the loader starts, and the record that it stores for it.
-fn boot(record: &Record) -> (Slot, Record) {
-    match plan(record).choose() {
-        Choice::Start { slot, record, .. } => (slot, record),
-        other => panic!("{other:?}"),
-    }
-}
-
-fn done(record: &Record, running: Slot, event: Event) -> Record {
-    step(record, running, event).unwrap().record
-}
-
-fn refused(record: &Record, running: Slot, event: Event) -> Refused {
-    step(record, running, event).unwrap_err()
-}
-
-fn all(record: &Record, running: Slot, events: &[Event]) -> Record {
-    events.iter().fold(record.clone(), |record, event| done(&record, running, *event))
-}
-
-const TO_ARMED: [Event; 4] = [
-    Event::Confirm,
-    Event::Disarm,
-    Event::Seal(ImageFacts { release: 2, secver: 2, digest: [2; 32] }),
-    Event::Arm,
-];
-
-/// Release 1 confirmed in A, release 2 armed in B.
-fn armed() -> Record {
-    all(&boot(&factory([1; 16], facts(1))).1, A, &TO_ARMED)
-}
-
-/// Release 2 confirmed and running in B, release 1 proven in A.
-fn updated() -> Record {
-    done(&boot(&armed()).1, B, Event::Confirm)
-}
 
 #[test]
 fn a_trial_takes_a_try_before_it_starts_and_must_be_durable() {

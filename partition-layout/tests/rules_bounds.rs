@@ -1,41 +1,12 @@
 //! Where a slot rule ends: on the bound itself, and where only one of two conditions holds.
 #![allow(clippy::unwrap_used, reason = "a test stops there")]
 
-use partition_layout::boot_state::{
-    Action, Choice, Event, ImageFacts, LoaderPlan, Refused, Start, factory, holds, step,
-};
+mod machine;
+
+use machine::{armed, boot, done, updated};
+use partition_layout::boot_state::{Action, Event, Refused, holds, step};
 use partition_layout::record::{Cause, Quarantined, Record};
-use partition_layout::slot::Slot::{self, A, B};
-
-const NONCE: [u8; 16] = [7; 16];
-
-fn facts(release: u8) -> ImageFacts {
-    ImageFacts { release: release.into(), secver: release.into(), digest: [release; 32] }
-}
-
-/// The record that the loader stores for its next start.
-fn started(record: &Record) -> Record {
-    match LoaderPlan::new(record, Start { nonce: NONCE, rtc_s: 1_000_000 }).choose() {
-        Choice::Start { record, .. } => record,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn done(record: &Record, running: Slot, event: Event) -> Record {
-    step(record, running, event).unwrap().record
-}
-
-/// Release 1 confirmed in A, release 2 armed in B.
-fn armed() -> Record {
-    let events = [Event::Confirm, Event::Disarm, Event::Seal(facts(2)), Event::Arm];
-    let first = started(&factory([1; 16], facts(1)));
-    events.iter().fold(first, |record, event| done(&record, A, *event))
-}
-
-/// Release 2 confirmed and running in B, release 1 proven in A.
-fn updated() -> Record {
-    done(&started(&armed()), B, Event::Confirm)
-}
+use partition_layout::slot::Slot::{A, B};
 
 #[test]
 fn a_trial_whose_tries_are_spent_is_armed_anew() {
@@ -53,7 +24,7 @@ fn a_security_version_on_the_floor_is_not_below_it() {
 
 #[test]
 fn a_rollback_needs_the_default_and_its_confirmation() {
-    let not_yet = started(&updated());
+    let not_yet = boot(&updated()).1;
     assert_eq!(step(&not_yet, B, Event::Rollback), Err(Refused::NotConfirmed));
     let not_default = Record { default: A, ..updated() };
     assert_eq!(step(&not_default, B, Event::Rollback), Err(Refused::NotConfirmed));
@@ -73,10 +44,10 @@ fn a_release_that_is_counted_and_not_held_may_be_gone_back_to() {
 /// of the same boot tell of no other hang.
 #[test]
 fn a_hang_that_the_watchdog_ended_counts_once_a_boot() {
-    let mut record = started(&updated());
+    let mut record = boot(&updated()).1;
     let before = record.last.overdue;
     for _ in 0..3 {
-        record = done(&record, B, Event::Started { nonce: NONCE, watchdog: 32 });
+        record = done(&record, B, Event::Started { nonce: record.nonce, watchdog: 32 });
         assert_eq!(record.last.overdue, before + 1);
     }
 }

@@ -480,6 +480,14 @@ pub fn overlay(base: &Path, path: &Path) -> Result<()> {
     qemu_img(&["create", "-q", "-f", "qcow2", "-F", format, "-b", &show(&base), &show(path)])
 }
 
+/// Makes `to`, a raw and sparse file: the content of the disk `from`, an overlay with what is below.
+///
+/// # Errors
+/// `qemu-img` fails.
+pub fn raw_copy(from: &Path, to: &Path) -> Result<()> {
+    qemu_img(&["convert", "-O", "raw", "-S", "64k", &show(from), &show(to)])
+}
+
 /// Runs qemu-img.
 ///
 /// # Errors

@@ -17,7 +17,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::machine::qemu_img;
+use crate::machine::raw_copy;
 
 const MAGIC: u64 = 0x006a_7366_7773_6872;
 const FLAG_FLUSH: u64 = 1;
@@ -123,8 +123,7 @@ impl Log {
 /// # Errors
 /// The log is not one of `blklogwrites`, or a file cannot be read or written.
 pub fn flushed_disk(base: &Path, log: &Path, out: &Path) -> Result<Replayed> {
-    let (from, to) = (base.display().to_string(), out.display().to_string());
-    qemu_img(&["convert", "-O", "raw", "-S", "64k", &from, &to])?;
+    raw_copy(base, out)?;
     let disk = fs::OpenOptions::new()
         .write(true)
         .open(out)

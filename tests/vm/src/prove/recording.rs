@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::host_tool::show;
-use crate::machine::{Machine, qemu_img};
+use crate::machine::{Machine, qemu_img, raw_copy};
 use crate::registry::Registry;
 use crate::template::Template;
 use crate::write_log::{self, Log};
@@ -136,7 +136,7 @@ fn final_in(dir: &Path) -> PathBuf {
 /// Lives the life; leaves base, log, final disk and steps in `dir`.
 fn record(template: &Template, dir: &Path, told: &mut Told<'_>) -> Result<()> {
     let base = base_in(dir);
-    qemu_img(&["convert", "-O", "raw", "-S", "64k", &show(&template.base()), &show(&base)])?;
+    raw_copy(&template.base(), &base)?;
     let registry = Registry::start("prove-record")?;
     registry.publish(&artifacts::release("v2")?)?;
     let mut machine = template.start_with("prove-record", |options| options.write_log = true)?;

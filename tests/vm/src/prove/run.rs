@@ -63,15 +63,13 @@ struct Progress {
     size: Size,
     judge: Judge,
     judged: Vec<Judged>,
-    /// Number of samples, and their operations.
-    booted: Vec<String>,
-    /// Steps taken.
-    steps: usize,
+    /// Number of disks that were handed on to be booted.
+    sampled: usize,
 }
 
 /// What a boot came to.
 struct Booted {
-    cut: Cut,
+    sample: Sample,
     outcome: Outcome,
 }
 
@@ -98,9 +96,9 @@ pub fn run(size: Size) -> Result<()> {
     for stray in &unbootable {
         println!("  a write where nobody may write: {stray}");
     }
-    let Progress { judge, judged, booted: operations, .. } = &progress;
+    let Progress { judge, judged, .. } = &progress;
     unbootable.extend(tell_failures(&recording, &timeline, judged, size.seed));
-    for Booted { cut, outcome } in &booted {
+    for Booted { sample: Sample { cut, .. }, outcome } in &booted {
         if let Outcome::Failed(why) = outcome {
             let history = story::history(&recording, &timeline, cut);
             println!("\nDOES NOT BOOT, seed {}\n{history}\n  {why}", size.seed);
@@ -120,7 +118,7 @@ pub fn run(size: Size) -> Result<()> {
         "unbootable": unbootable.len(),
         "first_unbootable_without_flushes": caught,
         "by_operation": by_operation(judged.iter().map(|it| it.operation.as_str())),
-        "booted_by_operation": by_operation(operations.iter().map(String::as_str)),
+        "booted_by_operation": by_operation(booted.iter().map(|it| it.sample.operation.as_str())),
         "log_entries": timeline.log().entries().len(),
         "seed": size.seed,
         "seconds": begun.elapsed().as_secs_f64(),
@@ -147,7 +145,7 @@ fn record_and_boot(progress: &mut Progress) -> Result<(Recording, Vec<Booted>)> 
         let what = format!("cut during {operation}, entry {flushed} and {parts} parts");
         println!("  boot {}: {what}: slot {slot} {} ({took})", job.number, outcome_words(&outcome));
         let mut booted = booted.lock().unwrap_or_else(|it| it.into_inner());
-        booted.push(Booted { cut: cut.clone(), outcome });
+        booted.push(Booted { sample: job.sample.clone(), outcome });
     };
     let recording = thread::scope(|scope| {
         let work = || boots::work(&waiting, &permits, &ended, told);
@@ -181,7 +179,7 @@ fn record_and_boot(progress: &mut Progress) -> Result<(Recording, Vec<Booted>)> 
 
 impl Progress {
     fn new(size: Size) -> Self {
-        Self { size, judge: Judge::default(), judged: Vec::new(), booted: Vec::new(), steps: 0 }
+        Self { size, judge: Judge::default(), judged: Vec::new(), sampled: 0 }
     }
 
     /// Rebuilds and judges the disks of the step that wrote these log entries; some are booted.
@@ -192,13 +190,13 @@ impl Progress {
         entries: Range<usize>,
         jobs: &Sender<Job>,
     ) -> Result<()> {
-        self.steps += 1;
         let begun = Instant::now();
         let name = recording.step_of(entries.start).to_owned();
         let mut timeline = Timeline::new(recording.base(), Arc::clone(log))?;
         timeline.advance(entries.start);
+        let steps = STEPS.iter().take_while(|step| **step != name).count() + 1;
         // What earlier steps had too few of is made up for.
-        let shares = SHARES.iter().take(self.steps);
+        let shares = SHARES.iter().take(steps);
         let wanted = self.size.states * shares.sum::<usize>() / 100;
         let wanted = wanted.saturating_sub(self.judged.len());
         let judged =
@@ -206,12 +204,12 @@ impl Progress {
         let (count, seconds) = (judged.len(), begun.elapsed().as_secs_f32());
         println!("  {name}: rebuilt and judged {count} disks in {seconds:.1} s");
 
-        let boots = (self.size.boots * self.steps).div_ceil(SHARES.len());
-        let boots = boots.saturating_sub(self.booted.len());
+        let boots = (self.size.boots * steps).div_ceil(SHARES.len());
+        let boots = boots.saturating_sub(self.sampled);
         for sample in sample(&judged, boots, self.size.seed) {
             let (base, log) = (recording.base().to_owned(), Arc::clone(log));
-            let number = self.booted.len();
-            self.booted.push(sample.operation.clone());
+            let number = self.sampled;
+            self.sampled += 1;
             jobs.send(Job { number, base, log, sample }).context("hand a disk on to be booted")?;
         }
         self.judged.extend(judged);
