@@ -29,6 +29,9 @@ pub const UNFORMATTED: u64 = 1 << 48;
 /// Where state is mounted.
 pub const MOUNT: &str = "/var";
 
+/// 56 bytes into a superblock of ext4.
+const EXT4_MAGIC: [u8; 2] = [0x53, 0xef];
+
 /// Features of the file system, fixed to what the oldest supported release reads.
 const FEATURES: &str = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,\
                         flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum";
@@ -262,7 +265,7 @@ fn add<D: Disk<Error = io::Error>>(
 fn holds_ext4<D: Disk<Error = io::Error>>(disk: &mut D, place: u64) -> Result<bool, String> {
     let mut head = [0; 4096];
     disk.read(place, &mut head).map_err(|e| format!("read at {place}: {e}"))?;
-    Ok(head[1080..1082] == [0x53, 0xef])
+    Ok(head[1080..1082] == EXT4_MAGIC)
 }
 
 fn format(device: &str, pet: &mut dyn FnMut()) -> Result<(), String> {
@@ -275,7 +278,7 @@ fn format(device: &str, pet: &mut dyn FnMut()) -> Result<(), String> {
         STATE_NAME,
         device,
     ]);
-    run(&mut command, &[0], pet)
+    Ok(run(&mut command, &[0], pet)?)
 }
 
 /// Grows the file system to the end of its partition where it is smaller, also when the power went
@@ -285,7 +288,7 @@ fn fill(device: &str, pet: &mut dyn FnMut()) -> Result<(), String> {
     if held >= room {
         return Ok(());
     }
-    run(Command::new("/sbin/resize2fs").arg(device), &[0], pet)
+    Ok(run(Command::new("/sbin/resize2fs").arg(device), &[0], pet)?)
 }
 
 /// Blocks of the file system on `device`, and those that it has room for.
@@ -300,31 +303,97 @@ fn sizes(device: &str) -> io::Result<(u64, u64)> {
     Ok((blocks, size >> (10 + field(24).min(6))))
 }
 
+/// What `e2fsck` exits with when state can be mounted. 1: mended. 2: mended, and wants a reboot only
+/// for a mounted root. Both is 3.
+const CHECKED: [i32; 4] = [0, 1, 2, 3];
+/// The first copies of the superblock, in blocks of 4096 bytes: they start groups 1, 3 and 5.
+const BACKUPS: [u64; 3] = [32_768, 98_304, 163_840];
+
+/// Checks and mends what needs no decision.
+///
+/// The superblock is two sectors on most disks and the kernel writes it outside the journal, so a
+/// power cut can leave one half of it old. Then the check starts from a copy, which `e2fsck -p` does
+/// not try by itself.
 fn check(device: &str, config: &Path, pet: &mut dyn FnMut()) -> Result<(), String> {
     // Without this a clock in the past means a full check at every boot.
     fs::write(config, "[options]\nbroken_system_clock = true\n")
         .map_err(|e| format!("write {}: {e}", config.display()))?;
-    let mut command = Command::new("/sbin/e2fsck");
-    command.env("E2FSCK_CONFIG", config).args(["-p", device]);
-    // 1: mended. 2: mended, and wants a reboot only for a mounted root. Both is 3.
-    run(&mut command, &[0, 1, 2, 3], pet)
+    let e2fsck = |arguments: &[&str]| {
+        let mut command = Command::new("/sbin/e2fsck");
+        command.env("E2FSCK_CONFIG", config).arg("-p").args(arguments).arg(device);
+        command
+    };
+    let failed = match run(&mut e2fsck(&[]), &CHECKED, pet) {
+        Ok(()) => return Ok(()),
+        Err(failed) => failed,
+    };
+    // 8: it could not be opened. Where it could, its own superblock is the better one.
+    if failed.code == Some(8) {
+        for block in BACKUPS {
+            if !is_copy(device, block).map_err(|e| format!("read {device}: {e}"))? {
+                continue;
+            }
+            let place = ["-b", &block.to_string(), "-B", "4096"];
+            match run(&mut e2fsck(&place), &CHECKED, pet) {
+                Ok(()) => {
+                    say(&format!("the superblock of {device} was damaged; mended from its copy"));
+                    return Ok(());
+                }
+                Err(failed) => {
+                    warn(&format!("check {device} by the copy in {block}: {}", failed.why))
+                }
+            }
+        }
+    }
+    Err(failed.into())
+}
+
+/// Whether `block` holds a copy of the superblock of the very file system on `device`: what somebody
+/// else has put there, or an earlier file system, is no copy. Beyond the end there is none.
+fn is_copy(device: &str, block: u64) -> io::Result<bool> {
+    let file = fs::File::open(device)?;
+    let (mut first, mut copy) = ([0; 1024], [0; 1024]);
+    file.read_exact_at(&mut first, 1024)?;
+    match file.read_exact_at(&mut copy, block * 4096) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+        read => read?,
+    }
+    let uuid = 0x68..0x78;
+    Ok(first[0x38..0x3a] == EXT4_MAGIC
+        && copy[0x38..0x3a] == EXT4_MAGIC
+        && first[uuid.clone()] == copy[uuid])
+}
+
+/// A program that did not do what it was started for.
+#[derive(Debug)]
+struct Failed {
+    /// What it exited with, where it ran to its end.
+    code: Option<i32>,
+    why: String,
+}
+
+impl From<Failed> for String {
+    fn from(failed: Failed) -> Self {
+        failed.why
+    }
 }
 
 /// Runs a program to its end, petting the watchdog meanwhile.
-fn run(command: &mut Command, fine: &[i32], pet: &mut dyn FnMut()) -> Result<(), String> {
+fn run(command: &mut Command, fine: &[i32], pet: &mut dyn FnMut()) -> Result<(), Failed> {
     let program = command.get_program().to_string_lossy().into_owned();
+    let failed = |why: String| Failed { code: None, why };
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|e| format!("start {program}: {e}"))?;
+        .map_err(|e| failed(format!("start {program}: {e}")))?;
     let status = loop {
         pet();
         match child.try_wait() {
             Ok(Some(status)) => break status,
             Ok(None) => std::thread::sleep(Duration::from_millis(20)),
-            Err(error) => return Err(format!("wait for {program}: {error}")),
+            Err(error) => return Err(failed(format!("wait for {program}: {error}"))),
         }
     };
     if status.code().is_some_and(|code| fine.contains(&code)) {
@@ -335,7 +404,8 @@ fn run(command: &mut Command, fine: &[i32], pet: &mut dyn FnMut()) -> Result<(),
         // Its words are a help, not a need.
         let _ = stderr.take(512).read_to_string(&mut words);
     }
-    Err(format!("{program}: {status}: {}", words.trim().replace('\n', " ")))
+    let why = format!("{program}: {status}: {}", words.trim().replace('\n', " "));
+    Err(Failed { code: status.code(), why })
 }
 
 #[cfg(test)]

@@ -125,6 +125,26 @@ fn is_whole(device: &str, length: u64) {
     tool("e2fsck", &[how, device]);
 }
 
+fn superblock(device: &str) -> [u8; 1024] {
+    let mut bytes = [0; 1024];
+    File::open(device).unwrap().read_exact_at(&mut bytes, 1024).unwrap();
+    bytes
+}
+
+fn write_at(device: &str, at: u64, bytes: &[u8]) {
+    File::options().write(true).open(device).unwrap().write_all_at(bytes, at).unwrap();
+}
+
+/// A disk that has booted, with a file `data` in its state; the device of that.
+fn with_data(name: &str) -> (Sparse, String) {
+    let disk = Sparse::new(name, 8 << 30, 512);
+    let (device, _) = disk.boot();
+    let data = disk.folder.join("data");
+    fs::write(&data, "the user's").unwrap();
+    tool("debugfs", &["-w", "-R", &format!("write {} data", data.display()), &device]);
+    (disk, device)
+}
+
 /// ST-1: made at the disk's full size at once, with blocks of 4 KiB, whatever the size of disk and
 /// sector; and nothing is written then that grows with the disk beyond all measure.
 #[test]
@@ -162,12 +182,8 @@ fn the_first_boot_makes_a_whole_file_system_on_any_disk() {
 /// between the growth of the partition and that of its file system.
 #[test]
 fn it_grows_with_its_disk_whenever_that_grows() {
-    let disk = Sparse::new("growth", 8 << 30, 512);
-    let (device, before) = disk.boot();
-    let data = disk.folder.join("data");
-    fs::write(&data, "the user's").unwrap();
-    let write = format!("write {} data", data.display());
-    tool("debugfs", &["-w", "-R", &write, &device]);
+    let (disk, device) = with_data("growth");
+    let before = disk.boot().1;
     let mut larger: u64 = 8 << 30;
     for (more, cut) in [(56_u64 << 30, false), (10 << 30, true), (1 << 30, false)] {
         larger += more;
@@ -224,6 +240,50 @@ fn a_clock_in_the_past_means_no_full_check() {
         assert_eq!(checked, "Thu Jan  1 00:00:00 2037", "cut: {cut}");
         assert_eq!(field(&device, "Filesystem state"), "clean");
         assert!(!field(&device, "Filesystem features").contains("needs_recovery"));
+    }
+}
+
+/// Half a superblock is what a power cut leaves of it on sectors of 512 bytes: nothing is lost, after
+/// a clean end and after none, whichever half is the old one.
+#[test]
+fn half_a_superblock_is_mended_from_its_copy() {
+    for (half, cut) in [(0, false), (0, true), (1, false), (1, true)] {
+        let (disk, device) = with_data(&format!("torn-{half}-{cut}"));
+        if cut {
+            tool("debugfs", &["-w", "-R", "feature needs_recovery", &device]);
+        }
+        let whole = superblock(&device);
+        tool("debugfs", &["-w", "-R", "set_super_value mtime 20370101", &device]);
+        let half = half * 512;
+        write_at(&device, 1024 + half as u64, &whole[half..half + 512]);
+        let alone = Command::new("/sbin/e2fsck").args(["-p", &device]).output().unwrap();
+        assert_eq!(alone.status.code(), Some(8), "it is torn");
+        let (_, length) = disk.boot();
+        is_whole(&device, length);
+        assert_eq!(tool("debugfs", &["-R", "cat data", &device]), "the user's");
+    }
+}
+
+/// A copy that is damaged too is passed over; one of an earlier file system is none, and nothing is
+/// written then.
+#[test]
+fn only_a_copy_of_the_same_file_system_mends_it() {
+    let (disk, device) = with_data("copies");
+    let check = || super::check(&device, &disk.folder.join("e2fsck.conf"), &mut || {});
+    write_at(&device, 1024 + 0x3fc, &[1, 2, 3, 4]);
+    write_at(&device, BACKUPS[0] * 4096, &[0; 1024]);
+    check().unwrap();
+    assert_eq!(tool("debugfs", &["-R", "cat data", &device]), "the user's");
+
+    for (place, bytes) in [(0x68, &[7; 16][..]), (0x38, b"XF")] {
+        let whole = superblock(&device);
+        write_at(&device, 1024 + place, bytes);
+        let before = fs::metadata(&device).unwrap().modified().unwrap();
+        let why = check().unwrap_err();
+        assert!(why.contains("/sbin/e2fsck: exit status: 8"), "{why}");
+        assert_eq!(fs::metadata(&device).unwrap().modified().unwrap(), before, "{place:#x}");
+        write_at(&device, 1024, &whole);
+        check().unwrap();
     }
 }
 
