@@ -23,9 +23,8 @@ use crate::machine::{Machine, Options, qemu_img};
 use crate::write_log::{Kind, Log};
 use crate::{artifacts, wait};
 
-/// What PID 1 says where it stays up without judging its slot: the state partition is no slot's
-/// fault.
-const STATE_BROKEN: &str = "the state partition is broken; the slot is not judged";
+/// What PID 1 says where it cannot use the state partition: no power cut may leave it so.
+const STATE_BROKEN: &str = "os-init: state is degraded";
 /// A boot is worth waiting for, however busy the host is.
 const PATIENCE: u32 = 3;
 
@@ -79,8 +78,6 @@ pub struct Sample {
 pub enum Outcome {
     /// Confirmed, from the slot that was named.
     Confirmed,
-    /// Up, without state; the slot is not judged.
-    Degraded,
     /// Something else.
     Failed(String),
 }
@@ -165,14 +162,14 @@ fn wait_up(machine: &mut Machine) {
     });
 }
 
-/// Waits until the machine is confirmed, or is up without state.
+/// Waits until the machine is confirmed, with its state.
 fn watch(machine: &mut Machine, named: Started) -> Result<Outcome> {
     let wanted = format!("{CONFIRMED}: slot {},", named.slot);
     let seen = wait::until("the boot to be confirmed", BOOT * PATIENCE, || {
         machine.check_running()?;
         let serial = machine.serial();
         if serial.contains(STATE_BROKEN) {
-            return Ok(Some(Outcome::Degraded));
+            return Ok(Some(Outcome::Failed("the state partition is broken".into())));
         }
         let line = serial.lines().find(|line| line.contains(CONFIRMED));
         Ok(line.map(|line| match line.contains(&wanted) {

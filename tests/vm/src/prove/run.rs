@@ -114,7 +114,6 @@ pub fn run(size: Size) -> Result<()> {
         "different_to_the_loader": judge.boots(),
         "slot_contents_read_whole": judge.images(),
         "killed_at_random": size.kills,
-        "degraded": booted.iter().filter(|it| it.outcome == Outcome::Degraded).count(),
         "unbootable": unbootable.len(),
         "first_unbootable_without_flushes": caught,
         "by_operation": by_operation(judged.iter().map(|it| it.operation.as_str())),
@@ -338,7 +337,6 @@ fn sample(judged: &[Judged], wanted: usize, seed: u64) -> Vec<Sample> {
 fn outcome_words(outcome: &Outcome) -> &str {
     match outcome {
         Outcome::Confirmed => "confirmed",
-        Outcome::Degraded => "is up, degraded: its state partition is broken",
         Outcome::Failed(_) => "FAILED",
     }
 }
