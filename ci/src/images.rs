@@ -92,7 +92,7 @@ fn device_programs() -> Result<()> {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(place::root());
     cargo.args(["build", "--profile", "device", "--locked", "--target", DEVICE_TARGET]);
-    cargo.args(["-p", "os-init", "-p", "updater", "--target-dir"]).arg(&target);
+    cargo.args(["-p", "os-init", "-p", "updater", "-p", "osctl", "--target-dir"]).arg(&target);
     cargo.env_remove("RUSTFLAGS").env("CARGO_ENCODED_RUSTFLAGS", device_rustflags().join("\u{1f}"));
     let c_flags = prefixes()
         .iter()

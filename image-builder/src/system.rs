@@ -12,13 +12,14 @@ use crate::spec::Spec;
 use crate::tree::{Node, Tree};
 
 /// Our programs and where they go.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 7] = [
     ("os-init", "/usr/lib/bascule/os-init"),
     ("os-services", "/usr/lib/bascule/os-services"),
     ("os-log", "/usr/lib/bascule/os-log"),
     ("os-console", "/usr/lib/bascule/os-console"),
     ("osupdated", "/usr/lib/bascule/osupdated"),
     ("osupdate", "/usr/bin/osupdate"),
+    ("osctl", "/usr/bin/osctl"),
 ];
 /// os-init answers to these names too.
 const NAMES: [&str; 3] = ["init", "reboot", "poweroff"];

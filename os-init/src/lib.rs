@@ -20,6 +20,8 @@ pub mod recovery;
 pub mod services;
 pub mod setup;
 pub mod shutdown;
+#[cfg(feature = "wire")]
+pub mod socket;
 pub mod state;
 pub mod supervise;
 pub mod watchdog;

@@ -2,7 +2,7 @@
 //! manager; and, when containerd will not start, the services that keep a machine reachable.
 
 use crate::console::warn;
-use crate::services::supervisor::{Action, Event, State};
+use crate::services::supervisor::{Action, Event, Policy, State};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::os::unix::process::CommandExt as _;
@@ -56,10 +56,10 @@ impl Child {
     /// Its process was reaped.
     pub fn ended(&mut self, how: &str, now_ms: u64) {
         self.pid = None;
-        if self.state != State::Stopped {
+        if !matches!(self.state, State::Stopping { .. } | State::Stopped) {
             warn(&format!("{} ended: {how}", self.name));
         }
-        self.step(Event::Ended, now_ms);
+        self.step(Event::Ended { well: false }, now_ms);
     }
 
     /// Asks it to end and keeps it down.
@@ -68,13 +68,16 @@ impl Child {
     }
 
     fn step(&mut self, event: Event, now_ms: u64) {
-        let (state, action) = self.state.step(event, now_ms);
+        let (state, action) = self.state.step(Policy::DAEMON, event, now_ms);
         self.state = state;
         match action {
             Action::None => {}
             Action::Start => {
                 let started = self.start();
-                self.step(if started { Event::Started } else { Event::Ended }, now_ms);
+                self.step(
+                    if started { Event::Started } else { Event::Ended { well: false } },
+                    now_ms,
+                );
             }
             Action::Stop => {
                 if let Some(pid) = self.pid {

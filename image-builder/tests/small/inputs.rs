@@ -48,7 +48,9 @@ impl Inputs {
         let inputs = Self { folder };
         inputs.packages(&TOOL.replace("DAMAGE", damage));
         let write = |path: &str, content: &[u8]| fs::write(inputs.at(path), content).unwrap();
-        for name in ["os-init", "os-services", "os-log", "os-console", "osupdated", "osupdate"] {
+        let programs =
+            ["os-init", "os-services", "os-log", "os-console", "osupdated", "osupdate", "osctl"];
+        for name in programs {
             write(&format!("binaries/{name}"), name.as_bytes());
         }
         write("kernel/cmdline", b"console=ttyS0 # the serial line\ngpt\n");

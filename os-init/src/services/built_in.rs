@@ -1,11 +1,11 @@
 //! Reading the files of the built-in services.
 
-use super::file::{self, ServiceFile};
+use super::file::ServiceFile;
 use crate::console::warn;
 use std::path::Path;
 
 /// Where they lie.
-const FOLDER: &str = "/usr/share/bascule/services";
+pub const FOLDER: &str = "/usr/share/bascule/services";
 
 /// The built-in service `name`.
 ///
@@ -15,11 +15,10 @@ pub fn one(name: &str) -> Result<ServiceFile, String> {
     read(&Path::new(FOLDER).join(format!("{name}.toml")))
 }
 
-/// All that have something to do, in the order in which they start. One broken file costs one
-/// service; the health gate then names what is missing.
+/// All of them. One broken file costs one service; the health gate then names what is missing.
 ///
 /// # Errors
-/// A message, when the folder cannot be read or the services cannot be put in an order.
+/// A message, when the folder cannot be read.
 pub fn all() -> Result<Vec<ServiceFile>, String> {
     let mut files = Vec::new();
     let entries =
@@ -34,8 +33,7 @@ pub fn all() -> Result<Vec<ServiceFile>, String> {
             Err(why) => warn(&format!("{why}; left out")),
         }
     }
-    let ordered = file::order(files).map_err(|e| format!("order the services: {e}"))?;
-    Ok(ordered.into_iter().filter(has_something_to_do).collect())
+    Ok(files)
 }
 
 fn read(path: &Path) -> Result<ServiceFile, String> {
@@ -44,30 +42,9 @@ fn read(path: &Path) -> Result<ServiceFile, String> {
     ServiceFile::parse(&text).map_err(|e| told(e.to_string()))
 }
 
-/// Whether what the service requires is there: the clock's, for one, wants a server.
-fn has_something_to_do(file: &ServiceFile) -> bool {
-    let Some(path) = file.requires_path.as_deref() else { return true };
-    let is_there = Path::new(path).exists();
-    if !is_there {
-        eprintln!("os-services: {}: not started, there is no {path}", file.name);
-    }
-    is_there
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_a_required_path_that_is_absent_keeps_a_service_down() {
-        let file = |rest: &str| {
-            let head = "format = 1\nname = \"a\"\ncommand = [\"/x\"]\n";
-            ServiceFile::parse(&format!("{head}{rest}")).unwrap()
-        };
-        assert!(!has_something_to_do(&file("requires_path = \"/nowhere/at/all\"\n")));
-        assert!(has_something_to_do(&file("requires_path = \"/\"\n")));
-        assert!(has_something_to_do(&file("")));
-    }
 
     #[test]
     fn what_cannot_be_read_is_named() {

@@ -13,11 +13,17 @@
 //! | `mounts` | list of `{ source, target, write, optional }`; a source `tmpfs` makes an empty one | `[]` |
 //! | `new_privileges` | whether setuid programs work inside | false |
 //! | `network_settings` | whether `/proc/sys/net` may be written | false |
+//! | `namespaces` | namespaces of its own, of `pid`, `ipc`, `network`; mounts always are | `["pid", "ipc"]` |
 //! | `memory_mib`, `tasks` | limits of the cgroup | none, 512 |
 //! | `oom_score_adj` | -1000..1000 | 0 |
-//! | `after` | services that are started first | `[]` |
+//! | `kind` | `daemon`: it is to run for ever; `oneshot`: it is to end with 0, once in each boot | `daemon` |
+//! | `restart` | when it is started again after it ended: `always`, `on-failure`, `never` | daemon `always`, oneshot `never` |
+//! | `after` | services that are started first, if they are started at all | `[]` |
+//! | `before` | services that are started later; only for services that are not built in | `[]` |
+//! | `requires` | services without which it is not started: daemons that run, oneshots that ended with 0 | `[]` |
+//! | `labels` | table of words for people and programs; nothing here reads them | `{}` |
 //! | `requires_path` | a path of the host without which there is nothing to do: it is not started | none |
-//! | `gate` | whether the health gate waits for it | true |
+//! | `gate` | whether the health gate waits for it | built-in services true, others false |
 //! | `stop_s` | seconds between TERM and KILL | 10 |
 //!
 //! Unknown keys are refused by name: a misspelt privilege must not be silently dropped.
@@ -30,6 +36,52 @@ use std::fmt;
 pub const NAME_MAX: usize = 32;
 /// The largest service file that is read, in bytes.
 pub const FILE_MAX: usize = 64 * 1024;
+
+/// What becomes of a service in the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// It runs for ever.
+    #[default]
+    Daemon,
+    /// It does something once in each boot, and ends.
+    Oneshot,
+}
+
+/// A namespace that a service may have to itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Namespace {
+    /// It sees its own processes and no others.
+    Pid,
+    /// System V and POSIX message queues and shared memory.
+    Ipc,
+    /// No network but its own loopback, which is down.
+    Network,
+}
+
+impl Namespace {
+    /// The word in service files and in the runtime specification.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pid => "pid",
+            Self::Ipc => "ipc",
+            Self::Network => "network",
+        }
+    }
+}
+
+/// When a service that ended is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    /// However it ended.
+    Always,
+    /// When it ended with another status than 0, or by a signal.
+    OnFailure,
+    /// When a person says so.
+    Never,
+}
 
 /// One service, as its file says.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -65,6 +117,9 @@ pub struct ServiceFile {
     /// Whether the kernel's network settings, `/proc/sys/net`, may be written.
     #[serde(default)]
     pub network_settings: bool,
+    /// Namespaces that it has to itself; the others are the machine's.
+    #[serde(default = "default_namespaces")]
+    pub namespaces: Vec<Namespace>,
     /// Memory limit in MiB.
     #[serde(default)]
     pub memory_mib: Option<u64>,
@@ -74,15 +129,30 @@ pub struct ServiceFile {
     /// OOM score adjustment.
     #[serde(default)]
     pub oom_score_adj: i32,
+    /// What becomes of it in the end.
+    #[serde(default)]
+    pub kind: Kind,
+    /// When it is started again; see [`Self::restart`].
+    #[serde(default)]
+    restart: Option<Restart>,
     /// Services that are started before this one.
     #[serde(default)]
     pub after: Vec<String>,
+    /// Services that are started after this one.
+    #[serde(default)]
+    pub before: Vec<String>,
+    /// Services without which this one is not started.
+    #[serde(default)]
+    pub requires: Vec<String>,
+    /// Words for people and programs.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// A path of the host without which the service has nothing to do, and is not started.
     #[serde(default)]
     pub requires_path: Option<String>,
-    /// Whether the health gate waits for this service.
-    #[serde(default = "default_gate")]
-    pub gate: bool,
+    /// Whether the health gate waits for this service; built-in services say no, others yes.
+    #[serde(default)]
+    pub gate: Option<bool>,
     /// Seconds between TERM and KILL when it is stopped.
     #[serde(default = "default_stop_s")]
     pub stop_s: u64,
@@ -112,21 +182,29 @@ impl MountEntry {
     }
 }
 
-fn default_tasks() -> u32 {
-    512
+fn default_namespaces() -> Vec<Namespace> {
+    vec![Namespace::Pid, Namespace::Ipc]
 }
 
-fn default_gate() -> bool {
-    true
+fn default_tasks() -> u32 {
+    512
 }
 
 fn default_stop_s() -> u64 {
     10
 }
 
+/// Whether a service may be named so.
+pub fn is_name(name: &str) -> bool {
+    let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    !name.is_empty() && name.len() <= NAME_MAX && name.bytes().all(plain)
+}
+
 /// Why a service file, or a set of them, is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Invalid {
+    /// It cannot be read; the system's words.
+    Unreadable(String),
     /// Larger than [`FILE_MAX`].
     TooLarge,
     /// Not TOML, or not of this format; the parser's words.
@@ -137,8 +215,10 @@ pub enum Invalid {
     Value(&'static str, String),
     /// Two files with one name.
     Duplicate(String),
-    /// `after` names a service that does not exist: who, whom.
-    UnknownAfter(String, String),
+    /// A service that does not exist is named: who names it, whom.
+    Unknown(String, String),
+    /// A service wants to stand before a built-in one: who, whom.
+    BeforeBuiltIn(String, String),
     /// Services that wait for each other.
     Cycle(Vec<String>),
 }
@@ -146,13 +226,17 @@ pub enum Invalid {
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Unreadable(why) => write!(f, "cannot be read: {why}"),
             Self::TooLarge => write!(f, "larger than {FILE_MAX} bytes"),
             Self::Syntax(why) => write!(f, "{}", why.replace('\n', " ").trim()),
             Self::Format(n) => write!(f, "format {n} is not known to this release (known: 1)"),
             Self::Value(key, rule) => write!(f, "`{key}` {rule}"),
             Self::Duplicate(name) => write!(f, "two services are named `{name}`"),
-            Self::UnknownAfter(who, whom) => {
-                write!(f, "`{who}` starts after `{whom}`, which does not exist")
+            Self::Unknown(who, whom) => {
+                write!(f, "`{who}` names the service `{whom}`, which does not exist or is left out")
+            }
+            Self::BeforeBuiltIn(who, whom) => {
+                write!(f, "`before` of `{who}` names `{whom}`: built-in services wait for no other")
             }
             Self::Cycle(names) => write!(f, "these wait for each other: {}", names.join(", ")),
         }
@@ -179,8 +263,7 @@ impl ServiceFile {
         if self.format != 1 {
             return Err(Invalid::Format(self.format));
         }
-        let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
-        if self.name.is_empty() || self.name.len() > NAME_MAX || !self.name.bytes().all(plain) {
+        if !is_name(&self.name) {
             return Err(Invalid::Value("name", "is not 1 to 32 of a-z, 0-9 and -".into()));
         }
         if !self.command.first().is_some_and(|program| program.starts_with('/')) {
@@ -209,62 +292,58 @@ impl ServiceFile {
         if self.requires_path.as_ref().is_some_and(|path| !path.starts_with('/')) {
             return Err(Invalid::Value("requires_path", "is not an absolute path".into()));
         }
+        if (self.kind, self.restart) == (Kind::Oneshot, Some(Restart::Always)) {
+            let rule = "is `always` for a oneshot, which would never be done";
+            return Err(Invalid::Value("restart", rule.into()));
+        }
         if !(-1000..=1000).contains(&self.oom_score_adj) {
             return Err(Invalid::Value("oom_score_adj", "is not within -1000 and 1000".into()));
         }
         Ok(())
     }
-}
 
-/// Puts services in an order in which each stands behind those it starts after.
-///
-/// # Errors
-/// A duplicate name, an unknown name in `after`, or a cycle.
-pub fn order(files: Vec<ServiceFile>) -> Result<Vec<ServiceFile>, Invalid> {
-    let mut waiting: BTreeMap<String, ServiceFile> = BTreeMap::new();
-    for file in files {
-        if let Some(twice) = waiting.insert(file.name.clone(), file) {
-            return Err(Invalid::Duplicate(twice.name));
-        }
+    /// When it is started again after it ended.
+    pub fn restart(&self) -> Restart {
+        self.restart.unwrap_or(match self.kind {
+            Kind::Daemon => Restart::Always,
+            Kind::Oneshot => Restart::Never,
+        })
     }
-    for file in waiting.values() {
-        if let Some(whom) = file.after.iter().find(|name| !waiting.contains_key(*name)) {
-            return Err(Invalid::UnknownAfter(file.name.clone(), whom.clone()));
+
+    /// What it may do that a bare service may not, a word or two each; empty for the least privilege.
+    pub fn privileges(&self) -> Vec<String> {
+        let mut granted = self.capabilities.clone();
+        granted.extend(self.devices.iter().map(|device| format!("device {device}")));
+        let written = self.mounts.iter().filter(|it| it.write && it.source != "tmpfs");
+        granted.extend(written.map(|it| format!("writes {}", it.source)));
+        for (has, words) in [
+            (self.new_privileges, "setuid programs"),
+            (self.network_settings, "network settings"),
+            (!self.namespaces.contains(&Namespace::Pid), "sees all processes"),
+            (!self.namespaces.contains(&Namespace::Ipc), "the machine's IPC"),
+            (self.oom_score_adj < 0, "kept when memory is short"),
+        ] {
+            granted.extend(has.then(|| words.to_owned()));
         }
+        granted
     }
-    let mut ordered: Vec<ServiceFile> = Vec::new();
-    while !waiting.is_empty() {
-        let ready: Vec<String> = waiting
-            .values()
-            .filter(|file| !file.after.iter().any(|name| waiting.contains_key(name)))
-            .map(|file| file.name.clone())
-            .collect();
-        if ready.is_empty() {
-            return Err(Invalid::Cycle(waiting.into_keys().collect()));
-        }
-        ordered.extend(ready.iter().filter_map(|name| waiting.remove(name)));
-    }
-    Ok(ordered)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn named(name: &str, after: &[&str]) -> ServiceFile {
-        let list: Vec<String> = after.iter().map(|a| format!("\"{a}\"")).collect();
-        let text = format!(
-            "format = 1\nname = \"{name}\"\ncommand = [\"/bin/true\"]\nafter = [{}]\n",
-            list.join(",")
-        );
-        ServiceFile::parse(&text).unwrap()
+    fn with(rest: &str) -> ServiceFile {
+        let head = "format = 1\nname = \"a\"\ncommand = [\"/bin/true\"]\n";
+        ServiceFile::parse(&format!("{head}{rest}")).unwrap()
     }
 
     #[test]
     fn defaults_are_the_least_privilege() {
-        let file = named("a", &[]);
+        let file = with("");
         assert!(file.capabilities.is_empty() && file.devices.is_empty() && !file.new_privileges);
-        assert!(file.gate);
+        assert!(file.privileges().is_empty() && file.gate.is_none());
+        assert_eq!((file.kind, file.restart()), (Kind::Daemon, Restart::Always));
     }
 
     #[test]
@@ -285,6 +364,10 @@ mod tests {
             ("name = \"a\"\ncommand = [\"/x\"]\nmounts = [{ source = \"/a/../b\" }]", "mounts"),
             ("name = \"a\"\ncommand = [\"/x\"]\nrequires_path = \"x\"", "requires_path"),
             ("name = \"a\"\ncommand = [\"/x\"]\noom_score_adj = 1001", "oom_score_adj"),
+            (
+                "name = \"a\"\ncommand = [\"/x\"]\nkind = \"oneshot\"\nrestart = \"always\"",
+                "restart",
+            ),
         ] {
             match ServiceFile::parse(&format!("format = 1\n{line}\n")) {
                 Err(Invalid::Value(named, _)) => assert_eq!(named, key),
@@ -298,25 +381,29 @@ mod tests {
     }
 
     #[test]
-    fn order_follows_after_and_names_a_cycle() {
-        let names = |files: Vec<ServiceFile>| {
-            order(files).map(|list| list.into_iter().map(|f| f.name).collect::<Vec<_>>())
-        };
-        assert_eq!(
-            names(vec![named("c", &["b"]), named("b", &["a"]), named("a", &[])]),
-            Ok(vec!["a".into(), "b".into(), "c".into()])
+    fn a_oneshot_is_started_once_unless_it_says_otherwise() {
+        assert_eq!(with("kind = \"oneshot\"").restart(), Restart::Never);
+        let patient = with("kind = \"oneshot\"\nrestart = \"on-failure\"");
+        assert_eq!(patient.restart(), Restart::OnFailure);
+    }
+
+    #[test]
+    fn every_privilege_is_listed() {
+        let file = with(
+            "capabilities = [\"CAP_KILL\"]\ndevices = [\"/dev/kmsg\"]\nnew_privileges = true\n\
+             network_settings = true\noom_score_adj = -1\nnamespaces = [\"network\"]\n\
+             mounts = [{ source = \"/var\", write = true }, { source = \"/run/x\" }]\n",
         );
-        assert_eq!(
-            names(vec![named("a", &["b"]), named("b", &["a"]), named("c", &[])]),
-            Err(Invalid::Cycle(vec!["a".into(), "b".into()]))
-        );
-        assert_eq!(
-            names(vec![named("a", &["z"])]),
-            Err(Invalid::UnknownAfter("a".into(), "z".into()))
-        );
-        assert_eq!(
-            names(vec![named("a", &[]), named("a", &[])]),
-            Err(Invalid::Duplicate("a".into()))
-        );
+        let listed = [
+            "CAP_KILL",
+            "device /dev/kmsg",
+            "writes /var",
+            "setuid programs",
+            "network settings",
+            "sees all processes",
+            "the machine's IPC",
+            "kept when memory is short",
+        ];
+        assert_eq!(file.privileges(), listed);
     }
 }

@@ -1,45 +1,63 @@
-//! The manager's loop: performs what [`super::supervisor`] decides, gathers what the gate asks.
+//! The manager's loop: performs what [`super::supervisor`] decides, gathers what the gate asks,
+//! carries out what people order.
 //!
 //! One task per service waits for its end; all else happens in one loop, so that no state is
-//! shared. A restart of containerd is noticed by a failed wait; the service is then looked up, and
-//! adopted when it still runs.
+//! shared. Nothing in the loop waits for the state partition: files are read and written by those
+//! who order. A restart of containerd is noticed by a failed wait; the service is then looked up,
+//! and adopted when it still runs.
 
-use super::file::ServiceFile;
-use super::runtime::{self, Failed, Runtime};
-use super::status::{ServiceStatus, Status};
-use super::supervisor::{Action, Event, State};
-use super::{built_in, console, probes, resolv, serve, spec};
+use super::definitions::{Definition, Definitions};
+use super::file::Kind;
+use super::operator::{self, Folder};
+use super::orders::{self, Aim, Order, Progress, Verb};
+use super::run::{News, PAUSE, Run, What};
+use super::runtime::{self, Runtime, Task};
+use super::supervisor::{Action, Event, Policy, State};
+use super::wire::Changed;
+use super::{built_in, console, gate_facts, probes, resolv, serve};
 use crate::boot_facts::BootFacts;
 use crate::config::Config;
 use crate::console::{say, warn};
-use crate::gate::{Facts, Probe, ServiceFact, Verdict};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tonic::Status;
 
 /// How often the loop looks around without being told of anything.
 const TICK: Duration = Duration::from_millis(500);
-/// How long the manager waits for containerd before it asks again.
-const CONNECT_PAUSE: Duration = Duration::from_millis(200);
-
-/// News of one service, from its task to the loop.
-enum News {
-    Started { index: usize },
-    Ended { index: usize, reason: String, by_itself: bool },
-}
 
 /// One service under supervision.
-struct Supervised {
-    file: Arc<ServiceFile>,
-    state: State,
-    restarts: u32,
-    reason: Option<String>,
+pub struct Supervised {
+    /// By what it is started next.
+    pub definition: Definition,
+    /// Where it stands.
+    pub state: State,
+    /// How often it ended and was started again.
+    pub restarts: u32,
+    /// Why it does not run, or last stopped running.
+    pub reason: Option<String>,
+    /// Its file is gone: it is forgotten once it has ended.
+    gone: bool,
 }
 
-struct Manager {
-    services: Vec<Supervised>,
+/// An order whose effect is not there yet.
+struct Pending {
+    name: String,
+    aim: Aim,
+    changed: bool,
+    reply: oneshot::Sender<Result<Changed, Status>>,
+}
+
+/// All that the loop knows.
+pub struct Manager {
+    /// The services, by name.
+    pub services: BTreeMap<String, Supervised>,
+    /// Files that were left out, with the reason.
+    pub left_out: Vec<(String, String)>,
+    pending: Vec<Pending>,
     runtime: Runtime,
     facts: Option<Arc<BootFacts>>,
     news: mpsc::Sender<News>,
@@ -47,7 +65,7 @@ struct Manager {
     resolv: String,
 }
 
-/// Runs until TERM: starts every built-in service, keeps them up, reports.
+/// Runs until TERM: starts every enabled service, keeps them up, reports.
 ///
 /// # Errors
 /// A message when the service files cannot be read, or nothing can be set up at all.
@@ -55,43 +73,47 @@ pub async fn run() -> Result<(), String> {
     let config = Config::load_running();
     prepare_folders(&config)?;
     // After the folders: what a service requires may be made there.
-    let files = built_in::all()?;
+    let folder = Folder::at(operator::FOLDER);
+    let definitions = Definitions::load(&folder)?;
     let (news, mut inbox) = mpsc::channel(64);
     let mut resolv = String::new();
     let mut manager = Manager {
-        services: files
-            .into_iter()
-            .map(|file| Supervised {
-                file: Arc::new(file),
-                state: State::Waiting,
-                restarts: 0,
-                reason: None,
-            })
-            .collect(),
+        services: BTreeMap::new(),
+        left_out: Vec::new(),
+        pending: Vec::new(),
         runtime: connect(&mut resolv).await,
         facts: BootFacts::load().ok().map(Arc::new),
         news,
         origin: Instant::now(),
         resolv,
     };
-    let probes = probes::spawn(manager.runtime.clone(), manager.updater_file());
-    let status = Arc::new(Mutex::new(Status { services: Vec::new(), gate: String::new() }));
-    tokio::spawn(serve::run(Arc::clone(&status)));
+    manager.take_definitions(definitions);
+    manager.find_what_is_done().await;
+    let updater = manager.services.get("updater").map(|it| Arc::clone(&it.definition.file));
+    let probes = probes::spawn(manager.runtime.clone(), updater);
+    let shown = Arc::new(Mutex::new(manager.shown("starting".into())));
+    let (orders, mut ordered) = mpsc::channel(16);
+    tokio::spawn(serve::run(Arc::clone(&shown), orders, folder));
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| format!("watch TERM: {e}"))?;
     let mut tick = tokio::time::interval(TICK);
     loop {
+        let mut gate = None;
         tokio::select! {
             Some(news) = inbox.recv() => manager.take(news),
+            Some(order) = ordered.recv() => manager.carry_out(order),
             _ = tick.tick() => {
                 manager.advance();
                 name_servers(&mut manager.resolv);
                 let probed = probes.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                let facts = manager.gate_facts(&probed);
-                let told = serve::tell_gate(&facts).await;
-                *status.lock().unwrap_or_else(PoisonError::into_inner) = manager.status(&told);
+                let facts = gate_facts::gather(&manager.services, &probed, manager.now_ms());
+                gate = Some(serve::tell_gate(&facts).await);
             }
             _ = terminate.recv() => break,
         }
+        manager.answer();
+        let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let gate = gate.map_or_else(|| shown.gate.clone(), |it| gate_facts::words(&it));
+        *shown = manager.shown(gate);
     }
     manager.stop_all().await;
     Ok(())
@@ -118,7 +140,7 @@ async fn connect(resolv: &mut String) -> Runtime {
             Err(_) => {}
         }
         name_servers(resolv);
-        tokio::time::sleep(CONNECT_PAUSE).await;
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -131,110 +153,221 @@ fn name_servers(written: &mut String) {
     }
 }
 
+impl Supervised {
+    fn new(definition: Definition) -> Self {
+        let runs = definition.enabled && definition.missing.is_none();
+        let reason = match &definition.missing {
+            Some(path) => Some(format!("nothing to do: there is no {path}")),
+            None if !runs => Some("disabled".into()),
+            None => None,
+        };
+        let state = if runs { State::Waiting } else { State::Stopped };
+        Self { definition, state, restarts: 0, reason, gone: false }
+    }
+
+    fn policy(&self) -> Policy {
+        let file = &self.definition.file;
+        Policy { oneshot: file.kind == Kind::Oneshot, restart: file.restart() }
+    }
+}
+
 impl Manager {
-    fn now_ms(&self) -> u64 {
+    /// Milliseconds since the manager started.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
         u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn updater_file(&self) -> Option<Arc<ServiceFile>> {
-        self.services.iter().find(|s| s.file.name == "updater").map(|s| Arc::clone(&s.file))
+    /// Adds what is new and takes up what has changed for the next start. What runs, runs on.
+    fn take_definitions(&mut self, definitions: Definitions) {
+        for (name, why) in &definitions.left_out {
+            if !self.left_out.iter().any(|(known, _)| known == name) {
+                warn(&format!("service file {name}: {why}; left out"));
+            }
+        }
+        self.left_out = definitions.left_out;
+        for definition in definitions.services {
+            match self.services.get_mut(&definition.file.name) {
+                Some(known) => known.definition = definition,
+                None => {
+                    let name = definition.file.name.clone();
+                    self.services.insert(name, Supervised::new(definition));
+                }
+            }
+        }
     }
 
-    fn take(&mut self, news: News) {
-        match news {
-            News::Started { index } => {
-                if let Some(service) = self.services.get(index) {
-                    say(&format!("{} started", service.file.name));
-                }
-                self.step(index, Event::Started);
+    /// An earlier run of the manager may have seen oneshots to their end: in this boot they are done.
+    async fn find_what_is_done(&mut self) {
+        let now = self.now_ms();
+        for (name, service) in &mut self.services {
+            if service.definition.file.kind == Kind::Oneshot
+                && let Ok(Some(Task::Ended { status })) = self.runtime.task(name).await
+            {
+                let ran = State::Running { since_ms: now, failures: 0 };
+                let ended = Event::Ended { well: status == 0 };
+                // A pause or an end: nothing to perform.
+                (service.state, _) = ran.step(service.policy(), ended, now);
+                service.reason = Some(ended_words(status));
             }
-            News::Ended { index, reason, by_itself } => {
-                if let Some(service) = self.services.get_mut(index) {
-                    // Back-off bounds how often; the console is where it is looked for first.
-                    warn(&format!("{}: {reason}", service.file.name));
-                    service.reason = Some(reason);
-                    service.restarts = service.restarts.saturating_add(u32::from(by_itself));
-                }
-                self.step(index, if by_itself { Event::Ended } else { Event::Delayed });
+        }
+    }
+
+    fn take(&mut self, News { name, what }: News) {
+        let Some(service) = self.services.get_mut(&name) else { return };
+        let stopping = matches!(service.state, State::Stopping { .. });
+        let (reason, event) = match what {
+            What::Started => {
+                say(&format!("{name} started"));
+                return self.step(&name, Event::Started);
             }
+            What::Ended { status } => (ended_words(status), Event::Ended { well: status == 0 }),
+            What::Lost(why) if why.runtime => (why.line, Event::Delayed),
+            What::Lost(why) => (why.line, Event::Ended { well: false }),
+        };
+        if stopping {
+            service.reason = Some("stopped".into());
+        } else {
+            // Back-off bounds how often; the console is where it is looked for first.
+            warn(&format!("{name}: {reason}"));
+            service.reason = Some(reason);
+        }
+        self.step(&name, event);
+        if let Some(service) = self.services.get_mut(&name)
+            && matches!((service.state, event), (State::Pausing { .. }, Event::Ended { .. }))
+        {
+            service.restarts = service.restarts.saturating_add(1);
         }
     }
 
     fn advance(&mut self) {
-        for index in 0..self.services.len() {
-            self.step(index, Event::Tick);
-            if self.is_ready(index) {
-                self.step(index, Event::Ready);
+        let names: Vec<String> = self.services.keys().cloned().collect();
+        for name in names {
+            self.step(&name, Event::Tick);
+            if self.waits_for(&name).is_empty() {
+                self.step(&name, Event::Ready);
             }
         }
+        self.services.retain(|_, service| !service.gone || service.state != State::Stopped);
     }
 
-    fn is_ready(&self, index: usize) -> bool {
-        // Nobody waits for a service that is left out.
-        let up = |name: &String| {
-            self.services.iter().all(|service| {
-                service.file.name != *name || matches!(service.state, State::Running { .. })
-            })
-        };
-        self.services.get(index).is_some_and(|service| service.file.after.iter().all(up))
+    /// The services that `name` waits for. Nobody waits for one that is left out.
+    #[must_use]
+    pub fn waits_for(&self, name: &str) -> Vec<&str> {
+        let Some(service) = self.services.get(name) else { return Vec::new() };
+        let file = &service.definition.file;
+        let state = |name: &String| self.services.get(name).map(|service| service.state);
+        let after = file.after.iter().filter(|it| state(it).is_some_and(|it| !it.is_past()));
+        let needed =
+            file.requires.iter().filter(|it| state(it).is_some_and(|it| !it.is_fulfilled()));
+        let mut names: Vec<&str> = after.chain(needed).map(String::as_str).collect();
+        names.dedup();
+        names
     }
 
-    fn step(&mut self, index: usize, event: Event) {
+    /// A service that `name` requires and that nobody is going to start.
+    #[must_use]
+    pub fn blocked_by(&self, name: &str) -> Option<(&str, State)> {
+        let requires = &self.services.get(name)?.definition.file.requires;
+        requires.iter().find_map(|name| {
+            let state = self.services.get(name)?.state;
+            let down = matches!(state, State::Stopped | State::Failed);
+            down.then_some((name.as_str(), state))
+        })
+    }
+
+    fn step(&mut self, name: &str, event: Event) {
         let now = self.now_ms();
-        let Some(service) = self.services.get_mut(index) else { return };
-        let (state, action) = service.state.step(event, now);
+        let Some(service) = self.services.get_mut(name) else { return };
+        let (state, action) = service.state.step(service.policy(), event, now);
         service.state = state;
-        if action == Action::Start {
-            let run = Run {
-                index,
-                file: Arc::clone(&service.file),
-                runtime: self.runtime.clone(),
-                facts: self.facts.clone(),
-                news: self.news.clone(),
-            };
-            tokio::spawn(run.until_it_ends());
+        match action {
+            Action::None => {}
+            Action::Start => {
+                let run = Run {
+                    file: Arc::clone(&service.definition.file),
+                    runtime: self.runtime.clone(),
+                    facts: self.facts.clone(),
+                    news: self.news.clone(),
+                };
+                tokio::spawn(run.until_it_ends());
+            }
+            Action::Stop => drop(self.end(name)),
         }
     }
 
-    fn gate_facts(&self, probed: &probes::Probed) -> Facts {
-        let now = self.now_ms();
-        let services = self
-            .services
-            .iter()
-            .filter(|service| service.file.gate)
-            .map(|service| ServiceFact {
-                name: service.file.name.clone(),
-                up_ms: match service.state {
-                    State::Running { since_ms, .. } => Some(now.saturating_sub(since_ms)),
-                    _ => None,
-                },
-                failures: service.state.failures(),
-                reason: service.reason.clone(),
-            })
-            .collect();
-        let updater = match self.updater_file() {
-            Some(_) => probed.updater.clone(),
-            None => Probe::Bad("has no service file".into()),
-        };
-        Facts { services, ssh: probed.ssh.clone(), record: probed.record.clone(), updater }
+    /// Ends the container of `name`; its run then tells so.
+    fn end(&self, name: &str) -> Option<tokio::task::JoinHandle<()>> {
+        let file = Arc::clone(&self.services.get(name)?.definition.file);
+        let runtime = self.runtime.clone();
+        Some(tokio::spawn(async move {
+            let grace = Duration::from_secs(file.stop_s);
+            if let Err(why) = runtime.end(&file.name, grace).await {
+                eprintln!("os-services: {why}");
+            }
+        }))
     }
 
-    fn status(&self, verdict: &Verdict) -> Status {
-        let now = self.now_ms();
-        Status {
-            services: self
-                .services
-                .iter()
-                .map(|s| {
-                    let reason = s.reason.as_deref();
-                    ServiceStatus::new(&s.file.name, s.state, s.restarts, reason, now)
-                })
-                .collect(),
-            gate: match verdict {
-                Verdict::Passed => "passed".into(),
-                Verdict::Pending(reason) => reason.clone(),
-                Verdict::Failed(reason) => format!("failed: {reason}"),
-            },
+    fn carry_out(&mut self, order: Order) {
+        let Order { name, verb, definitions, reply } = order;
+        let runs_by = self.services.get(&name).map(|it| Arc::clone(&it.definition.file));
+        self.take_definitions(definitions);
+        let Some(service) = self.services.get_mut(&name) else {
+            // It was asked for by its name a moment ago; nobody waits for the answer if this fails.
+            let _ = reply.send(Err(Status::not_found(format!("no service is named `{name}`"))));
+            return;
+        };
+        service.gone = verb == Verb::Forget;
+        let is_new = runs_by.is_none();
+        let newer = runs_by.is_some_and(|old| old != service.definition.file);
+        let before = service.state;
+        let events: &[Event] = match verb {
+            Verb::Start => &[Event::Start],
+            Verb::Renew if !newer => &[Event::Start],
+            Verb::Renew | Verb::Restart => &[Event::Stop, Event::Start],
+            Verb::Stop | Verb::Forget => &[Event::Stop],
+        };
+        for event in events {
+            self.step(&name, *event);
+        }
+        let after = self.services.get(&name).map(|service| service.state);
+        let changed = after != Some(before) || is_new || newer || verb == Verb::Forget;
+        self.pending.push(Pending { name, aim: verb.aim(), changed, reply });
+        // Not only at the next tick.
+        self.advance();
+    }
+
+    /// Answers the orders whose effect is there, or cannot come.
+    fn answer(&mut self) {
+        let pending = std::mem::take(&mut self.pending);
+        for order in pending {
+            let Pending { name, aim, changed, reply } = order;
+            let Some(service) = self.services.get(&name) else {
+                // Removed, which was the order.
+                let _ = reply.send(Ok(Changed { service: None, changed }));
+                continue;
+            };
+            let blocked = self.blocked_by(&name);
+            match orders::progress(aim, service.state, service.policy().oneshot, blocked.is_some())
+            {
+                Progress::Under => self.pending.push(Pending { name, aim, changed, reply }),
+                Progress::Reached => {
+                    let service = Some(self.one_shown(&name, service));
+                    let _ = reply.send(Ok(Changed { service, changed }));
+                }
+                Progress::Missed => {
+                    let why = match blocked {
+                        Some((whom, state)) => {
+                            format!("{name} requires {whom}, which is {}", state.word())
+                        }
+                        None => {
+                            let reason = service.reason.as_deref().unwrap_or("not started");
+                            format!("{name} is {}: {reason}", service.state.word())
+                        }
+                    };
+                    let _ = reply.send(Err(Status::aborted(why)));
+                }
+            }
         }
     }
 
@@ -242,17 +375,13 @@ impl Manager {
     async fn stop_all(&mut self) {
         let now = self.now_ms();
         let mut ends = Vec::new();
-        for service in &mut self.services {
-            let (state, action) = service.state.step(Event::Stop, now);
+        let names: Vec<String> = self.services.keys().cloned().collect();
+        for name in names {
+            let Some(service) = self.services.get_mut(&name) else { continue };
+            let (state, action) = service.state.step(service.policy(), Event::Stop, now);
             service.state = state;
             if action == Action::Stop {
-                let (runtime, file) = (self.runtime.clone(), Arc::clone(&service.file));
-                ends.push(tokio::spawn(async move {
-                    let grace = Duration::from_secs(file.stop_s);
-                    if let Err(why) = runtime.end(&file.name, grace).await {
-                        eprintln!("os-services: {why}");
-                    }
-                }));
+                ends.extend(self.end(&name));
             }
         }
         for end in ends {
@@ -262,49 +391,16 @@ impl Manager {
     }
 }
 
-/// One run of one service.
-struct Run {
-    index: usize,
-    file: Arc<ServiceFile>,
-    runtime: Runtime,
-    facts: Option<Arc<BootFacts>>,
-    news: mpsc::Sender<News>,
+fn ended_words(status: u32) -> String {
+    format!("ended with status {status}")
 }
 
-impl Run {
-    async fn until_it_ends(self) {
-        let (reason, by_itself) = match self.start_and_wait().await {
-            Ok(status) => (format!("ended with status {status}"), true),
-            Err(why) => (why.to_string(), !why.runtime),
-        };
-        // The loop has ended when nobody listens any more.
-        let _ = self.news.send(News::Ended { index: self.index, reason, by_itself }).await;
-    }
-
-    async fn start_and_wait(&self) -> Result<u32, Failed> {
-        let name = &self.file.name;
-        if self.runtime.running(name).await?.is_none() {
-            let mounts = super::folders::existing(&self.file);
-            let devices = super::devices::resolve(&self.file, self.facts.as_deref());
-            self.runtime.start(&self.file, &spec::build(&self.file, &mounts, &devices)).await?;
-        }
-        let _ = self.news.send(News::Started { index: self.index }).await;
-        loop {
-            match self.runtime.wait(name).await {
-                Ok(status) => return Ok(status),
-                // containerd went away, not the service: ask again until it can tell.
-                Err(_) => loop {
-                    tokio::time::sleep(CONNECT_PAUSE).await;
-                    match self.runtime.running(name).await {
-                        Ok(Some(_)) => break,
-                        Ok(None) => {
-                            let line = "ended while containerd was away".into();
-                            return Err(Failed { line, runtime: false });
-                        }
-                        Err(_) => {}
-                    }
-                },
-            }
-        }
+/// The folders that service files lie in.
+#[must_use]
+pub fn path_of(definition: &Definition, folder: &Folder) -> String {
+    let name = &definition.file.name;
+    match definition.built_in {
+        true => format!("{}/{name}.toml", built_in::FOLDER),
+        false => folder.path(name).display().to_string(),
     }
 }

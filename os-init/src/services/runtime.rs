@@ -44,6 +44,21 @@ pub struct Runtime {
     starts: Arc<Semaphore>,
 }
 
+/// A task that containerd knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// It runs.
+    Running {
+        /// Its first process.
+        pid: u32,
+    },
+    /// It has ended.
+    Ended {
+        /// Its exit status.
+        status: u32,
+    },
+}
+
 /// A call that failed: what was tried, on which service, and containerd's words.
 #[derive(Debug)]
 pub struct Failed {
@@ -125,21 +140,36 @@ impl Runtime {
         ContainersClient::new(self.channel.clone())
     }
 
-    /// The process id of the running task, `None` when there is none.
+    /// What is known of the task of `name`, `None` when there is none.
     ///
     /// # Errors
     /// [`Failed`] when containerd does not answer.
-    pub async fn running(&self, name: &str) -> Result<Option<u32>, Failed> {
+    pub async fn task(&self, name: &str) -> Result<Option<Task>, Failed> {
         let get = GetRequest { container_id: name.into(), ..GetRequest::default() };
         match self.tasks().get(bounded(get)).await {
-            Ok(answer) => Ok(answer
-                .into_inner()
-                .process
-                .filter(|process| process.status == Status::Running as i32)
-                .map(|process| process.pid)),
+            Ok(answer) => {
+                Ok(answer.into_inner().process.and_then(|process| {
+                    match Status::try_from(process.status) {
+                        Ok(Status::Running) => Some(Task::Running { pid: process.pid }),
+                        Ok(Status::Stopped) => Some(Task::Ended { status: process.exit_status }),
+                        _ => None,
+                    }
+                }))
+            }
             Err(status) if status.code() == Code::NotFound => Ok(None),
             Err(status) => Err(failed("ask for the task of", name)(status)),
         }
+    }
+
+    /// The process id of the running task, `None` when none runs.
+    ///
+    /// # Errors
+    /// As [`Self::task`].
+    pub async fn running(&self, name: &str) -> Result<Option<u32>, Failed> {
+        Ok(match self.task(name).await? {
+            Some(Task::Running { pid }) => Some(pid),
+            Some(Task::Ended { .. }) | None => None,
+        })
     }
 
     /// Starts a service afresh and returns its process id. What an earlier start left is removed.

@@ -1,56 +1,63 @@
-//! The manager's two conversations: answering `status`, and telling PID 1 how the gate stands.
+//! The manager's two conversations: what people ask and order over its socket, and telling PID 1
+//! how the gate stands.
+//!
+//! Files are read and written here, by the task of the caller: a disk that hangs holds one caller,
+//! never the manager's loop.
 
-use super::status::{REQUEST_MAX, Request, SOCKET, Status, gate_line};
+use super::definitions::{Definition, Definitions};
+use super::file::ServiceFile;
+use super::operator::{Folder, named};
+use super::orders::{Order, Verb};
+use super::wire::services_server::{Services, ServicesServer};
+use super::{gate_facts, logs, manage, run, wire};
+use crate::boot_facts::BootFacts;
 use crate::gate::{Facts, Verdict};
-use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
 
+/// The manager's socket.
+pub const SOCKET: &str = "/run/bascule/services.sock";
 const CONTROL: &str = "/run/bascule/control.sock";
-/// Neither PID 1 nor a caller may hold the manager's loop for longer than this.
+/// PID 1 may not hold the manager's loop for longer than this.
 const TALK_MAX: Duration = Duration::from_secs(2);
+/// Pieces of a log that wait for a slow reader.
+const PIECES: usize = 4;
 
 /// Answers on the manager's socket until the process ends.
-pub async fn run(status: Arc<Mutex<Status>>) {
-    // A socket file of an earlier run of this manager is in the way.
-    let _ = std::fs::remove_file(SOCKET);
-    let listener = match UnixListener::bind(SOCKET) {
+pub async fn run(
+    shown: Arc<Mutex<wire::ServiceList>>,
+    orders: mpsc::Sender<Order>,
+    folder: Folder,
+) {
+    let listener = match crate::socket::listen(Path::new(SOCKET)) {
         Ok(listener) => listener,
         Err(error) => {
             eprintln!("os-services: listen at {SOCKET}: {error}");
             return;
         }
     };
-    if let Err(error) = std::fs::set_permissions(SOCKET, std::fs::Permissions::from_mode(0o600)) {
-        eprintln!("os-services: restrict {SOCKET}: {error}");
-        return;
+    let calls = Calls { shown, orders, folder, files: tokio::sync::Mutex::new(()) };
+    let served = tonic::transport::Server::builder()
+        .add_service(ServicesServer::with_interceptor(calls, crate::socket::only_root))
+        .serve_with_incoming(listener)
+        .await;
+    if let Err(error) = served {
+        eprintln!("os-services: answer at {SOCKET}: {error}");
     }
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let now = status.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        tokio::spawn(tokio::time::timeout(TALK_MAX, answer(stream, now)));
-    }
-}
-
-async fn answer(mut stream: UnixStream, status: Status) -> std::io::Result<()> {
-    let (read, mut write) = stream.split();
-    let mut line = String::new();
-    BufReader::new(read.take(REQUEST_MAX as u64)).read_line(&mut line).await?;
-    let text = match serde_json::from_str::<Request>(&line) {
-        Ok(Request::Status) => serde_json::to_string(&status)?,
-        Err(error) => serde_json::json!({ "error": error.to_string() }).to_string(),
-    };
-    write.write_all(format!("{text}\n").as_bytes()).await
 }
 
 /// Judges the facts and tells PID 1; what it answers changes nothing here.
 pub async fn tell_gate(facts: &Facts) -> Verdict {
-    let (verdict, line) = gate_line(facts);
+    let verdict = crate::gate::judge(facts);
+    let line = gate_facts::line(&verdict);
     let talk = async {
         let mut stream = UnixStream::connect(CONTROL).await?;
         stream.write_all(line.as_bytes()).await?;
@@ -60,4 +67,188 @@ pub async fn tell_gate(facts: &Facts) -> Verdict {
     // PID 1 is told again at the next tick.
     let _ = tokio::time::timeout(TALK_MAX, talk).await;
     verdict
+}
+
+struct Calls {
+    shown: Arc<Mutex<wire::ServiceList>>,
+    orders: mpsc::Sender<Order>,
+    folder: Folder,
+    /// Held while files are changed: two callers do not mix theirs.
+    files: tokio::sync::Mutex<()>,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl Services for Calls {
+    async fn list(&self, _: Request<wire::ListRequest>) -> Answer<wire::ServiceList> {
+        Ok(Response::new(self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()))
+    }
+
+    async fn inspect(&self, request: Request<wire::NameRequest>) -> Answer<wire::ServiceDetail> {
+        let name = request.into_inner().name;
+        let definitions = self.definitions().await?;
+        let definition = known(&definitions, &name)?.clone();
+        let list = self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let path = manage::path_of(&definition, &self.folder);
+        let read = path.clone();
+        let (file, spec) = on_disk(move || {
+            let text = std::fs::read_to_string(&read).map_err(|e| e.to_string())?;
+            let facts = BootFacts::load().ok();
+            let spec = run::specification(&definition.file, facts.as_ref());
+            Ok((text, format!("{spec:#}")))
+        })
+        .await?;
+        let service = list.services.into_iter().find(|it| it.name == name);
+        Ok(Response::new(wire::ServiceDetail { service, path, file, spec }))
+    }
+
+    async fn enable(&self, request: Request<wire::EnableRequest>) -> Answer<wire::Changed> {
+        let wire::EnableRequest { name, file } = request.into_inner();
+        let name = named(&name).map_err(|e| Status::invalid_argument(e.to_string()))?.to_owned();
+        let _files = self.files.lock().await;
+        let folder = self.folder.clone();
+        let enabled = name.clone();
+        if file.is_empty() {
+            known(&self.definitions().await?, &name)?;
+        } else {
+            let parsed = ServiceFile::parse(&file);
+            let parsed =
+                parsed.map_err(|e| Status::invalid_argument(format!("service file: {e}")))?;
+            if parsed.name != name {
+                let why = format!("the file is of a service `{}`, not `{name}`", parsed.name);
+                return Err(Status::invalid_argument(why));
+            }
+            let definitions = self.definitions().await?;
+            if definitions.get(&name).is_some_and(|it| it.built_in) {
+                let why = format!("`{name}` is built in; give yours another name");
+                return Err(Status::failed_precondition(why));
+            }
+            let others = definitions.services.iter().filter(|it| it.file.name != name);
+            let (own, mut added): (Vec<_>, Vec<_>) = others.partition(|it| it.built_in);
+            let files = |list: Vec<&Definition>| -> Vec<ServiceFile> {
+                list.iter().map(|it| (*it.file).clone()).collect()
+            };
+            let (own, mut all) = (files(own), files(std::mem::take(&mut added)));
+            all.push(parsed);
+            let graph = super::graph::arrange(own, all);
+            let graph = graph.map_err(|e| Status::failed_precondition(e.to_string()))?;
+            if let Some((_, why)) = graph.refused.iter().find(|(refused, _)| *refused == name) {
+                return Err(Status::failed_precondition(why.to_string()));
+            }
+        }
+        on_disk(move || {
+            if !file.is_empty() {
+                folder.put(&enabled, &file).map_err(|e| format!("store the file: {e}"))?;
+            }
+            folder.set_enabled(&enabled, true).map_err(|e| format!("enable {enabled}: {e}"))
+        })
+        .await?;
+        self.order(name, Verb::Renew).await
+    }
+
+    async fn disable(&self, request: Request<wire::NameRequest>) -> Answer<wire::Changed> {
+        let name = request.into_inner().name;
+        let _files = self.files.lock().await;
+        may_be_down(known(&self.definitions().await?, &name)?)?;
+        let (folder, disabled) = (self.folder.clone(), name.clone());
+        on_disk(move || {
+            folder.set_enabled(&disabled, false).map_err(|e| format!("disable {disabled}: {e}"))
+        })
+        .await?;
+        self.order(name, Verb::Stop).await
+    }
+
+    async fn start(&self, request: Request<wire::NameRequest>) -> Answer<wire::Changed> {
+        self.order(request.into_inner().name, Verb::Start).await
+    }
+
+    async fn stop(&self, request: Request<wire::NameRequest>) -> Answer<wire::Changed> {
+        let name = request.into_inner().name;
+        may_be_down(known(&self.definitions().await?, &name)?)?;
+        self.order(name, Verb::Stop).await
+    }
+
+    async fn restart(&self, request: Request<wire::NameRequest>) -> Answer<wire::Changed> {
+        self.order(request.into_inner().name, Verb::Restart).await
+    }
+
+    async fn remove(&self, request: Request<wire::NameRequest>) -> Answer<wire::Changed> {
+        let name = request.into_inner().name;
+        let _files = self.files.lock().await;
+        let definitions = self.definitions().await?;
+        let left_out = definitions.why_left_out(&name).is_some() && named(&name).is_ok();
+        if !left_out && known(&definitions, &name)?.built_in {
+            let why = format!("`{name}` is built in; `osctl service disable {name}` stops it");
+            return Err(Status::failed_precondition(why));
+        }
+        let runs = definitions.get(&name).is_some();
+        let (folder, removed) = (self.folder.clone(), name.clone());
+        on_disk(move || folder.remove(&removed).map_err(|e| format!("remove {removed}: {e}")))
+            .await?;
+        match runs {
+            true => self.order(name, Verb::Forget).await,
+            false => Ok(Response::new(wire::Changed { service: None, changed: true })),
+        }
+    }
+
+    type LogsStream = Pin<Box<dyn Stream<Item = Result<wire::LogChunk, Status>> + Send>>;
+
+    async fn logs(&self, request: Request<wire::LogsRequest>) -> Answer<Self::LogsStream> {
+        let wire::LogsRequest { name, lines, follow } = request.into_inner();
+        known(&self.definitions().await?, &name)?;
+        let (sender, receiver) = mpsc::channel(PIECES);
+        tokio::spawn(logs::send(name, lines, follow, sender));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+impl Calls {
+    async fn definitions(&self) -> Result<Definitions, Status> {
+        let folder = self.folder.clone();
+        on_disk(move || Definitions::load(&folder)).await
+    }
+
+    async fn order(&self, name: String, verb: Verb) -> Answer<wire::Changed> {
+        let definitions = self.definitions().await?;
+        if verb != Verb::Forget {
+            known(&definitions, &name)?;
+        }
+        let (reply, answer) = oneshot::channel();
+        let gone = |_| Status::unavailable("the services manager is going down");
+        let order = Order { name, verb, definitions, reply };
+        self.orders.send(order).await.map_err(|_| gone(()))?;
+        answer.await.map_err(|_| gone(()))?.map(Response::new)
+    }
+}
+
+async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, Status> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(Status::unavailable),
+        Err(error) => Err(Status::unavailable(format!("read or write files: {error}"))),
+    }
+}
+
+/// The service of this name.
+fn known<'a>(definitions: &'a Definitions, name: &str) -> Result<&'a Definition, Status> {
+    if let Some(definition) = definitions.get(name) {
+        return Ok(definition);
+    }
+    Err(match definitions.why_left_out(name) {
+        Some(why) => Status::failed_precondition(format!("the file of {name} is left out: {why}")),
+        None => Status::not_found(format!("no service is named `{name}`; `osctl service list`")),
+    })
+}
+
+/// Nobody shuts themselves out of a machine far away.
+fn may_be_down(definition: &Definition) -> Result<(), Status> {
+    let name = &definition.file.name;
+    match definition.is_needed() {
+        false => Ok(()),
+        true => Err(Status::failed_precondition(format!(
+            "the machine is not healthy without `{name}`; `osctl service restart {name}` works"
+        ))),
+    }
 }

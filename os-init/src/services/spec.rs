@@ -85,7 +85,7 @@ pub fn build(file: &ServiceFile, mounts: &[MountEntry], devices: &[Device]) -> V
         "mounts": all_mounts(mounts),
         "linux": {
             "cgroupsPath": format!("/bascule/{}", file.name),
-            "namespaces": [{ "type": "pid" }, { "type": "ipc" }, { "type": "mount" }],
+            "namespaces": namespaces(file),
             "devices": devices.iter().map(node).collect::<Vec<_>>(),
             "resources": resources(file, devices),
             "maskedPaths": MASKED,
@@ -94,6 +94,11 @@ pub fn build(file: &ServiceFile, mounts: &[MountEntry], devices: &[Device]) -> V
             "rootfsPropagation": "private",
         },
     })
+}
+
+fn namespaces(file: &ServiceFile) -> Vec<Value> {
+    let own = file.namespaces.iter().map(|it| it.word());
+    own.chain(["mount"]).map(|kind| json!({ "type": kind })).collect()
 }
 
 fn read_only(file: &ServiceFile) -> Vec<&'static str> {
@@ -220,6 +225,14 @@ mod tests {
             assert!(!names.contains(&json!(refused)), "{refused}");
         }
         assert!(names.len() > 250);
+    }
+
+    #[test]
+    fn it_shares_what_its_file_says_and_no_more() {
+        let kinds = |extra| build(&service(extra), &[], &[])["linux"]["namespaces"].clone();
+        assert_eq!(kinds(""), json!([{"type": "pid"}, {"type": "ipc"}, {"type": "mount"}]));
+        let alone = "namespaces = [\"network\"]";
+        assert_eq!(kinds(alone), json!([{"type": "network"}, {"type": "mount"}]));
     }
 
     #[test]

@@ -1,93 +1,71 @@
-//! What the services manager tells: its socket for anyone on the machine who is root, and the
-//! health gate's verdict for PID 1.
-//!
-//! `/run/bascule/services.sock`: one JSON line `{"do":"status"}` is answered by one JSON line,
-//! `{"services":[…],"gate":"…"}`. Unknown requests are answered by `{"error":"…"}`.
+//! What the manager shows of its services.
 
+use super::file::Kind;
+use super::manage::{Manager, Supervised};
 use super::supervisor::State;
-use crate::gate::{Facts, Verdict};
-use serde::{Deserialize, Serialize};
+use super::wire;
+use std::fs;
 
-/// The manager's socket.
-pub const SOCKET: &str = "/run/bascule/services.sock";
-/// The longest request that is read, in bytes.
-pub const REQUEST_MAX: usize = 4096;
+impl Manager {
+    /// Everything, with the gate's words.
+    #[must_use]
+    pub fn shown(&self, gate: String) -> wire::ServiceList {
+        wire::ServiceList {
+            services: self.services.iter().map(|(name, it)| self.one_shown(name, it)).collect(),
+            left_out: self
+                .left_out
+                .iter()
+                .map(|(name, reason)| wire::LeftOut { name: name.clone(), reason: reason.clone() })
+                .collect(),
+            gate,
+        }
+    }
 
-/// One service in an answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServiceStatus {
-    /// The service's name.
-    pub name: String,
-    /// `waiting`, `starting`, `running`, `restarting` or `stopped`.
-    pub state: String,
-    /// Seconds since it came up, while it is running.
-    pub up_s: Option<u64>,
-    /// How often it was started again.
-    pub restarts: u32,
-    /// Why it is not running, or last stopped running.
-    pub reason: Option<String>,
-}
-
-/// The answer to `status`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
-    /// Every service.
-    pub services: Vec<ServiceStatus>,
-    /// `passed`, or what is still missing.
-    pub gate: String,
-}
-
-/// A request.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(tag = "do", rename_all = "lowercase", deny_unknown_fields)]
-pub enum Request {
-    /// How do the services stand?
-    Status,
-}
-
-impl ServiceStatus {
-    /// What is known of one service at `now_ms`.
-    pub fn new(name: &str, state: State, restarts: u32, reason: Option<&str>, now_ms: u64) -> Self {
-        let up_s = match state {
-            State::Running { since_ms, .. } => Some(now_ms.saturating_sub(since_ms) / 1000),
+    /// One service.
+    #[must_use]
+    pub fn one_shown(&self, name: &str, service: &Supervised) -> wire::Service {
+        let definition = &service.definition;
+        let file = &definition.file;
+        let up_s = match service.state {
+            State::Running { since_ms, .. } => Some(self.now_ms().saturating_sub(since_ms) / 1000),
             _ => None,
         };
-        let reason = reason.map(str::to_string);
-        Self { name: name.into(), state: state.word().into(), up_s, restarts, reason }
+        wire::Service {
+            name: name.to_owned(),
+            description: file.description.clone(),
+            origin: if definition.built_in { "built-in" } else { "operator" }.into(),
+            enabled: definition.enabled,
+            state: service.state.word().into(),
+            up_s,
+            restarts: service.restarts,
+            reason: self.reason(name, service),
+            privileges: file.privileges(),
+            memory_bytes: up_s.and_then(|_| memory(name)),
+            kind: match file.kind {
+                Kind::Daemon => "daemon",
+                Kind::Oneshot => "oneshot",
+            }
+            .into(),
+            labels: file.labels.clone().into_iter().collect(),
+        }
+    }
+
+    fn reason(&self, name: &str, service: &Supervised) -> String {
+        if service.state != State::Waiting {
+            return service.reason.clone().unwrap_or_default();
+        }
+        if let Some((whom, state)) = self.blocked_by(name) {
+            return format!("requires {whom}, which is {}", state.word());
+        }
+        match self.waits_for(name).as_slice() {
+            [] => String::new(),
+            names => format!("waits for {}", names.join(", ")),
+        }
     }
 }
 
-/// The line that tells PID 1 how the gate stands.
-pub fn gate_line(facts: &Facts) -> (Verdict, String) {
-    let verdict = crate::gate::judge(facts);
-    let line = match &verdict {
-        Verdict::Passed => serde_json::json!({ "do": "gate", "verdict": "passed" }),
-        Verdict::Pending(reason) => {
-            serde_json::json!({ "do": "gate", "verdict": "pending", "reason": reason })
-        }
-        Verdict::Failed(reason) => {
-            serde_json::json!({ "do": "gate", "verdict": "failed", "reason": reason })
-        }
-    };
-    (verdict, format!("{line}\n"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn requests_are_read_strictly() {
-        let ask = |text: &str| serde_json::from_str::<Request>(text).ok();
-        assert_eq!(ask("{\"do\":\"status\"}"), Some(Request::Status));
-        assert_eq!(ask("{\"do\":\"stop\"}"), None);
-        assert_eq!(ask(""), None);
-    }
-
-    #[test]
-    fn only_a_running_service_has_been_up() {
-        let up = |state| ServiceStatus::new("a", state, 0, None, 5000).up_s;
-        assert_eq!(up(State::Running { since_ms: 1000, failures: 0 }), Some(4));
-        assert_eq!(up(State::Pausing { until_ms: 9000, failures: 1 }), None);
-    }
+/// What is charged to the service's cgroup, in bytes.
+fn memory(name: &str) -> Option<u64> {
+    let path = format!("/sys/fs/cgroup/bascule/{name}/memory.current");
+    fs::read_to_string(path).ok()?.trim().parse().ok()
 }

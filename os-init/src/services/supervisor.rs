@@ -2,6 +2,8 @@
 //!
 //! Pure: `now_ms` is monotonic and an argument; the caller performs the returned [`Action`].
 
+use super::file::Restart;
+
 /// The first pause before a restart, in milliseconds; it doubles with each failure in a row.
 pub const BACKOFF_FIRST_MS: u64 = 500;
 /// The longest pause before a restart: long enough not to burn a core, short enough that a
@@ -11,6 +13,20 @@ pub const BACKOFF_MAX_MS: u64 = 30_000;
 pub const DELAY_MS: u64 = 2_000;
 /// A service that ran this long is healthy again: its next pause is the first one.
 pub const SETTLED_MS: u64 = 60_000;
+
+/// What is wanted of a service in the long run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// It is to end with status 0, once.
+    pub oneshot: bool,
+    /// When it is started again.
+    pub restart: Restart,
+}
+
+impl Policy {
+    /// It runs for ever.
+    pub const DAEMON: Self = Self { oneshot: false, restart: Restart::Always };
+}
 
 /// Where one service stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +52,17 @@ pub enum State {
         /// Failures in a row.
         failures: u32,
     },
-    /// Being stopped, or stopped, on request.
+    /// It was asked to end and has not yet.
+    Stopping {
+        /// Whether it is started again once it has.
+        again: bool,
+    },
+    /// Not running, on request.
     Stopped,
+    /// It ended as it should, and is not started again by itself.
+    Done,
+    /// It ended as it should not, and is not started again by itself.
+    Failed,
 }
 
 /// What happened to a service.
@@ -47,12 +72,17 @@ pub enum Event {
     Ready,
     /// Its process is up.
     Started,
-    /// Its process ended, or could not be started.
-    Ended,
+    /// Its process ended; not `well` where it could not even be started.
+    Ended {
+        /// With status 0.
+        well: bool,
+    },
     /// It could not be started now for no fault of its own: the runtime is busy or away.
     Delayed,
     /// Time went by.
     Tick,
+    /// It shall run, although it does not.
+    Start,
     /// It shall stop and stay stopped.
     Stop,
 }
@@ -76,34 +106,64 @@ pub fn backoff_ms(failures: u32) -> u64 {
 
 impl State {
     /// The next state and what to do about it.
-    pub fn step(self, event: Event, now_ms: u64) -> (Self, Action) {
+    pub fn step(self, policy: Policy, event: Event, now_ms: u64) -> (Self, Action) {
         match (self, event) {
-            (Self::Stopped, _) => (self, Action::None),
-            (_, Event::Stop) => (Self::Stopped, Action::Stop),
             (Self::Waiting, Event::Ready) => (Self::Starting { failures: 0 }, Action::Start),
+            (Self::Waiting | Self::Pausing { .. }, Event::Stop) => (Self::Stopped, Action::None),
             (Self::Starting { failures }, Event::Started) => {
                 (Self::Running { since_ms: now_ms, failures }, Action::None)
             }
-            (Self::Starting { failures }, Event::Ended) => {
-                (pause(failures + 1, now_ms), Action::None)
+            (Self::Starting { failures }, Event::Ended { .. }) => {
+                (ended(policy, false, failures.saturating_add(1), now_ms), Action::None)
             }
             (Self::Starting { failures }, Event::Delayed) => {
                 let until_ms = now_ms.saturating_add(DELAY_MS);
                 (Self::Pausing { until_ms, failures }, Action::None)
             }
-            (Self::Running { since_ms, failures }, Event::Ended) => {
+            (Self::Starting { .. } | Self::Running { .. }, Event::Stop) => {
+                (Self::Stopping { again: false }, Action::Stop)
+            }
+            (Self::Running { since_ms, failures }, Event::Ended { well }) => {
                 let settled = now_ms.saturating_sub(since_ms) >= SETTLED_MS;
                 let failures = if settled { 1 } else { failures.saturating_add(1) };
-                (pause(failures, now_ms), Action::None)
+                (ended(policy, well, failures, now_ms), Action::None)
             }
             (Self::Pausing { until_ms, failures }, Event::Tick) if now_ms >= until_ms => {
                 (Self::Starting { failures }, Action::Start)
             }
-            (Self::Waiting, Event::Started | Event::Ended | Event::Delayed | Event::Tick)
-            | (Self::Starting { .. } | Self::Running { .. } | Self::Pausing { .. }, _) => {
+            (Self::Pausing { failures, .. }, Event::Start) => {
+                (Self::Starting { failures }, Action::Start)
+            }
+            (Self::Stopping { .. }, Event::Start) => (Self::Stopping { again: true }, Action::None),
+            (Self::Stopping { .. }, Event::Stop) => (Self::Stopping { again: false }, Action::None),
+            // The start that was under way when it was asked to end.
+            (Self::Stopping { .. }, Event::Started) => (self, Action::Stop),
+            (Self::Stopping { again: true }, Event::Ended { .. } | Event::Delayed) => {
+                (Self::Starting { failures: 0 }, Action::Start)
+            }
+            (Self::Stopping { again: false }, Event::Ended { .. } | Event::Delayed) => {
+                (Self::Stopped, Action::None)
+            }
+            (Self::Stopped | Self::Done | Self::Failed, Event::Start) => {
+                (Self::Waiting, Action::None)
+            }
+            (Self::Done | Self::Failed, Event::Stop) => (Self::Stopped, Action::None),
+            (Self::Waiting, _)
+            | (Self::Starting { .. } | Self::Running { .. } | Self::Pausing { .. }, _)
+            | (Self::Stopping { .. } | Self::Stopped | Self::Done | Self::Failed, _) => {
                 (self, Action::None)
             }
         }
+    }
+
+    /// Whether a service that only starts after this one need not wait any more.
+    pub fn is_past(self) -> bool {
+        self.is_fulfilled() || matches!(self, Self::Stopped | Self::Failed)
+    }
+
+    /// Whether a service that requires this one may start.
+    pub fn is_fulfilled(self) -> bool {
+        matches!(self, Self::Running { .. } | Self::Done)
     }
 
     /// Failures in a row so far.
@@ -112,7 +172,7 @@ impl State {
             Self::Starting { failures }
             | Self::Running { failures, .. }
             | Self::Pausing { failures, .. } => failures,
-            Self::Waiting | Self::Stopped => 0,
+            Self::Waiting | Self::Stopping { .. } | Self::Stopped | Self::Done | Self::Failed => 0,
         }
     }
 
@@ -123,35 +183,68 @@ impl State {
             Self::Starting { .. } => "starting",
             Self::Running { .. } => "running",
             Self::Pausing { .. } => "restarting",
+            Self::Stopping { .. } => "stopping",
             Self::Stopped => "stopped",
+            Self::Done => "done",
+            Self::Failed => "failed",
         }
     }
 }
 
-fn pause(failures: u32, now_ms: u64) -> State {
-    State::Pausing { until_ms: now_ms.saturating_add(backoff_ms(failures)), failures }
+/// After an end, `well` or not, that makes so many failures in a row.
+fn ended(policy: Policy, well: bool, failures: u32, now_ms: u64) -> State {
+    let again = match (policy.restart, policy.oneshot && well) {
+        (_, true) | (Restart::Never, _) => false,
+        (Restart::OnFailure, _) => !well,
+        (Restart::Always, _) => true,
+    };
+    match (again, well) {
+        (true, _) => {
+            State::Pausing { until_ms: now_ms.saturating_add(backoff_ms(failures)), failures }
+        }
+        (false, true) => State::Done,
+        (false, false) => State::Failed,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const ONESHOT: Policy = Policy { oneshot: true, restart: Restart::Never };
+    const EVENTS: [Event; 8] = [
+        Event::Ready,
+        Event::Started,
+        Event::Ended { well: true },
+        Event::Ended { well: false },
+        Event::Delayed,
+        Event::Tick,
+        Event::Start,
+        Event::Stop,
+    ];
+    const ENDED: Event = Event::Ended { well: false };
+
+    /// A daemon's.
+    fn step(state: State, event: Event, now_ms: u64) -> (State, Action) {
+        state.step(Policy::DAEMON, event, now_ms)
+    }
+
     #[test]
     fn a_service_that_dies_is_started_again_with_growing_pauses() {
         let mut state = State::Waiting;
         let mut now = 0;
-        let (next, action) = state.step(Event::Ready, now);
+        let (next, action) = step(state, Event::Ready, now);
         assert_eq!(action, Action::Start);
         state = next;
         let mut pauses = Vec::new();
         for _ in 0..9 {
-            (state, _) = state.step(Event::Started, now);
-            (state, _) = state.step(Event::Ended, now);
+            (state, _) = step(state, Event::Started, now);
+            (state, _) = step(state, ENDED, now);
             let State::Pausing { until_ms, .. } = state else { panic!("{state:?}") };
             pauses.push(until_ms - now);
-            assert_eq!(state.step(Event::Tick, until_ms - 1), (state, Action::None));
+            assert_eq!(step(state, Event::Tick, until_ms - 1), (state, Action::None));
             now = until_ms;
-            let (next, action) = state.step(Event::Tick, now);
+            let (next, action) = step(state, Event::Tick, now);
             assert_eq!(action, Action::Start);
             state = next;
         }
@@ -160,42 +253,91 @@ mod tests {
 
     #[test]
     fn a_busy_runtime_is_no_failure_of_the_service() {
-        let (state, _) = State::Starting { failures: 3 }.step(Event::Delayed, 10);
+        let (state, _) = step(State::Starting { failures: 3 }, Event::Delayed, 10);
         assert_eq!(state, State::Pausing { until_ms: 10 + DELAY_MS, failures: 3 });
-        assert_eq!(state.step(Event::Tick, 10 + DELAY_MS).1, Action::Start);
+        assert_eq!(step(state, Event::Tick, 10 + DELAY_MS).1, Action::Start);
     }
 
     #[test]
     fn a_long_run_forgives() {
         let state = State::Running { since_ms: 0, failures: 7 };
         assert_eq!(
-            state.step(Event::Ended, SETTLED_MS),
+            step(state, ENDED, SETTLED_MS),
             (State::Pausing { until_ms: SETTLED_MS + 500, failures: 1 }, Action::None)
         );
     }
 
     #[test]
-    fn stopped_stays_stopped() {
-        for state in [State::Waiting, State::Running { since_ms: 0, failures: 0 }] {
-            let (stopped, action) = state.step(Event::Stop, 5);
-            assert_eq!((stopped, action), (State::Stopped, Action::Stop));
-            for event in [
-                Event::Ready,
-                Event::Started,
-                Event::Ended,
-                Event::Delayed,
-                Event::Tick,
-                Event::Stop,
-            ] {
-                assert_eq!(stopped.step(event, 9), (State::Stopped, Action::None));
+    fn what_is_to_end_is_not_started_again() {
+        let up = State::Running { since_ms: 0, failures: 0 };
+        let end = |policy: Policy, well| up.step(policy, Event::Ended { well }, 9).0;
+        let daemon = |restart| Policy { oneshot: false, restart };
+        assert_eq!((end(ONESHOT, true), end(ONESHOT, false)), (State::Done, State::Failed));
+        assert_eq!(end(daemon(Restart::Never), true), State::Done);
+        assert_eq!(end(daemon(Restart::Never), false), State::Failed);
+        assert_eq!(end(daemon(Restart::OnFailure), true), State::Done);
+        let pausing = State::Pausing { until_ms: 509, failures: 1 };
+        assert_eq!(end(daemon(Restart::OnFailure), false), pausing);
+        let patient = Policy { oneshot: true, restart: Restart::OnFailure };
+        assert_eq!((end(patient, true), end(patient, false)), (State::Done, pausing));
+        // What cannot even be started has not ended well.
+        let starting = State::Starting { failures: 0 };
+        assert_eq!(starting.step(ONESHOT, Event::Ended { well: true }, 9).0, State::Failed);
+    }
+
+    #[test]
+    fn a_restart_is_a_stop_and_a_start() {
+        let (stopping, action) = step(State::Running { since_ms: 0, failures: 4 }, Event::Stop, 5);
+        assert_eq!((stopping, action), (State::Stopping { again: false }, Action::Stop));
+        let again = step(stopping, Event::Start, 5).0;
+        assert_eq!(again, State::Stopping { again: true });
+        assert_eq!(step(again, ENDED, 6), (State::Starting { failures: 0 }, Action::Start));
+        assert_eq!(step(again, Event::Stop, 6).0, stopping);
+        // The stop came while it was being started.
+        let (stopping, _) = step(State::Starting { failures: 0 }, Event::Stop, 5);
+        assert_eq!(step(stopping, Event::Started, 6), (stopping, Action::Stop));
+        assert_eq!(step(stopping, ENDED, 7), (State::Stopped, Action::None));
+        // An impatient person does not wait for the pause.
+        let pausing = State::Pausing { until_ms: 30_000, failures: 7 };
+        assert_eq!(
+            step(pausing, Event::Start, 1),
+            (State::Starting { failures: 7 }, Action::Start)
+        );
+    }
+
+    #[test]
+    fn what_is_over_waits_for_a_person() {
+        for over in [State::Stopped, State::Done, State::Failed] {
+            for event in EVENTS {
+                let (next, action) = step(over, event, 9);
+                assert_eq!(action, Action::None);
+                let moved = matches!(event, Event::Start | Event::Stop);
+                assert!(moved || next == over, "{over:?} {event:?} {next:?}");
             }
+            assert_eq!(step(over, Event::Start, 9).0, State::Waiting);
+        }
+    }
+
+    #[test]
+    fn who_waits_for_whom() {
+        let up = State::Running { since_ms: 0, failures: 0 };
+        let pausing = State::Pausing { until_ms: 0, failures: 1 };
+        for (state, past, fulfilled) in [
+            (State::Waiting, false, false),
+            (pausing, false, false),
+            (up, true, true),
+            (State::Done, true, true),
+            (State::Failed, true, false),
+            (State::Stopped, true, false),
+        ] {
+            assert_eq!((state.is_past(), state.is_fulfilled()), (past, fulfilled), "{state:?}");
         }
     }
 
     #[test]
     fn late_news_of_an_old_start_changes_nothing() {
         let pausing = State::Pausing { until_ms: 100, failures: 1 };
-        assert_eq!(pausing.step(Event::Ended, 5), (pausing, Action::None));
-        assert_eq!(pausing.step(Event::Started, 5), (pausing, Action::None));
+        assert_eq!(step(pausing, ENDED, 5), (pausing, Action::None));
+        assert_eq!(step(pausing, Event::Started, 5), (pausing, Action::None));
     }
 }

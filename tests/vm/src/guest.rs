@@ -114,6 +114,20 @@ pub fn osupdate_raw(machine: &Machine, words: &str, limit: Duration) -> Result<D
     machine.ssh()?.run_within(&format!("osupdate {words} --json"), limit)
 }
 
+/// `osctl WORDS --json`, parsed, with the exit code.
+///
+/// # Errors
+/// The machine does not answer, or the answer is not JSON.
+pub fn osctl(machine: &Machine, words: &str) -> Result<(i32, Value)> {
+    let done = machine.ssh()?.run_within(&format!("osctl {words} --json"), SSH)?;
+    let value = serde_json::from_str(&done.stdout);
+    let value = value.with_context(|| {
+        let (code, out, err) = (done.code, done.stdout.trim(), done.stderr.trim());
+        format!("`osctl {words}` ended with {code}: {out} {err}")
+    })?;
+    Ok((done.code, value))
+}
+
 /// Waits until the running boot is confirmed, and gives release and slot.
 ///
 /// # Errors

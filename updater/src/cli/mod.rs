@@ -8,9 +8,7 @@ pub mod tell;
 
 use std::io::{IsTerminal as _, Write as _};
 
-use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::Channel;
 
 use crate::failure::{Class, Failure};
 use crate::wire;
@@ -149,21 +147,12 @@ fn code_of(report: &wire::Report) -> u8 {
     }
 }
 
-async fn connect(socket: &std::path::Path) -> Result<UpdateClient<Channel>, Failure> {
-    let path = socket.to_owned();
-    // The address is never looked up: the connector goes to the socket.
-    let endpoint = Endpoint::from_static("http://osupdated");
-    let connector = tower::service_fn(move |_: Uri| {
-        let path = path.clone();
-        async move { UnixStream::connect(path).await.map(TokioIo::new) }
-    });
-    let channel = endpoint.connect_with_connector(connector).await.map_err(|error| {
-        let cause = std::error::Error::source(&error)
-            .map_or_else(|| error.to_string(), ToString::to_string);
+async fn connect(path: &std::path::Path) -> Result<UpdateClient<Channel>, Failure> {
+    let channel = os_init::socket::connect(path.to_owned()).await.map_err(|cause| {
         let message = format!(
             "connect to the updater at {}: {cause}; does the service `updater` run, and are you \
              root?",
-            socket.display()
+            path.display()
         );
         Failure::new(Class::System, "daemon", message)
     })?;

@@ -4,13 +4,11 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use os_init::socket;
 use partition_layout::slot::Slot;
 use partition_layout::verity::hex;
-use std::os::unix::fs::PermissionsExt as _;
-use tokio::net::UnixListener;
 use tokio_stream::Stream;
-use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
-use tonic::transport::server::UdsConnectInfo;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::Daemon;
@@ -27,32 +25,19 @@ use crate::wire::update_server::{Update, UpdateServer};
 /// Progress messages that wait for a slow client; more are left out, the newest counts.
 const MESSAGES: usize = 8;
 
-/// Answers at `socket` until the process ends.
+/// Answers at `path` until the process ends.
 ///
 /// # Errors
 /// The system's, when it cannot listen.
-pub async fn serve(daemon: Arc<Daemon>, socket: &Path) -> Result<(), String> {
-    let told = |error: &dyn std::fmt::Display| format!("listen at {}: {error}", socket.display());
-    // The socket of a daemon that was killed is in the way; a missing one is not.
-    let _ = std::fs::remove_file(socket);
-    let listener = UnixListener::bind(socket).map_err(|error| told(&error))?;
-    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))
-        .map_err(|error| told(&error))?;
-    let service = UpdateServer::with_interceptor(Calls { daemon }, only_root);
+pub async fn serve(daemon: Arc<Daemon>, path: &Path) -> Result<(), String> {
+    let told = |error: &dyn std::fmt::Display| format!("listen at {}: {error}", path.display());
+    let listener = socket::listen(path).map_err(|error| told(&error))?;
+    let service = UpdateServer::with_interceptor(Calls { daemon }, socket::only_root);
     tonic::transport::Server::builder()
         .add_service(service)
-        .serve_with_incoming(UnixListenerStream::new(listener))
+        .serve_with_incoming(listener)
         .await
         .map_err(|error| told(&error))
-}
-
-/// The socket's mode says the same; this holds where the folder is shared by mistake.
-fn only_root(request: Request<()>) -> Result<Request<()>, Status> {
-    let peer = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
-    match peer {
-        Some(peer) if peer.uid() == 0 => Ok(request),
-        _ => Err(Status::permission_denied("only root may ask the updater")),
-    }
 }
 
 struct Calls {

@@ -1,0 +1,66 @@
+//! `osctl service validate`: the same rules as at boot, before anything is changed.
+
+use std::path::PathBuf;
+
+use os_init::services::file::ServiceFile;
+use os_init::services::{built_in, graph, operator};
+use serde::Serialize;
+
+use crate::failure::{DONE, Failure, REFUSED};
+use crate::service::read;
+use crate::tell;
+
+/// What is to say of one file.
+#[derive(Debug, Serialize)]
+pub struct Verdict {
+    /// The file.
+    pub file: String,
+    /// The service that it describes, where it can be told.
+    pub name: Option<String>,
+    /// What is wrong with it.
+    pub problem: Option<String>,
+    /// What it may do that a bare service may not.
+    pub privileges: Vec<String>,
+}
+
+/// Checks the files; the exit code.
+///
+/// # Errors
+/// A file cannot be read.
+pub fn run(files: &[PathBuf], json: bool) -> Result<u8, Failure> {
+    let mut verdicts = Vec::new();
+    let mut parsed = Vec::new();
+    for path in files {
+        let shown = path.display().to_string();
+        let (name, problem, privileges) = match ServiceFile::parse(&read(path)?) {
+            Ok(file) => {
+                let told = (Some(file.name.clone()), None, file.privileges());
+                parsed.push(file);
+                told
+            }
+            Err(why) => (None, Some(why.to_string()), Vec::new()),
+        };
+        verdicts.push(Verdict { file: shown, name, problem, privileges });
+    }
+    // Elsewhere than on a machine, the built-in services are not known.
+    let beside = built_in::all().ok();
+    if let Some(built_in) = beside.clone() {
+        let others = operator::Folder::at(operator::FOLDER).all().unwrap_or_default();
+        let mut added: Vec<ServiceFile> =
+            others.into_iter().filter_map(|it| it.file.ok()).collect();
+        added.retain(|file| !parsed.iter().any(|it| it.name == file.name));
+        added.extend(parsed);
+        let graph = graph::arrange(built_in, added)
+            .map_err(|why| Failure::system(format!("the built-in services: {why}")))?;
+        for verdict in &mut verdicts {
+            let refused =
+                graph.refused.iter().find(|(name, _)| verdict.name.as_ref() == Some(name));
+            if let Some((_, why)) = refused {
+                verdict.problem = Some(why.to_string());
+            }
+        }
+    }
+    let fine = verdicts.iter().all(|verdict| verdict.problem.is_none());
+    tell::verdicts(&verdicts, beside.is_some(), json);
+    Ok(if fine { DONE } else { REFUSED })
+}

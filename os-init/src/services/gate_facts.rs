@@ -1,0 +1,63 @@
+//! What the health gate looks at, gathered from the services; and how it is told.
+
+use super::manage::Supervised;
+use super::probes::Probed;
+use super::supervisor::State;
+use crate::gate::{Facts, Probe, STEADY_MS, ServiceFact, Verdict};
+use std::collections::BTreeMap;
+
+/// The facts at `now_ms`.
+#[must_use]
+pub fn gather(services: &BTreeMap<String, Supervised>, probed: &Probed, now_ms: u64) -> Facts {
+    let counted = services.iter().filter(|(_, service)| {
+        service.definition.is_gated() && service.definition.missing.is_none()
+    });
+    let services_facts = counted
+        .map(|(name, service)| ServiceFact {
+            name: name.clone(),
+            up_ms: match service.state {
+                State::Running { since_ms, .. } => Some(now_ms.saturating_sub(since_ms)),
+                // A oneshot has proven itself.
+                State::Done => Some(STEADY_MS),
+                _ => None,
+            },
+            failures: service.state.failures(),
+            reason: service.reason.clone(),
+        })
+        .collect();
+    let updater = match services.contains_key("updater") {
+        true => probed.updater.clone(),
+        false => Probe::Bad("has no service file".into()),
+    };
+    Facts {
+        services: services_facts,
+        ssh: probed.ssh.clone(),
+        record: probed.record.clone(),
+        updater,
+    }
+}
+
+/// The line that tells PID 1 how the gate stands.
+#[must_use]
+pub fn line(verdict: &Verdict) -> String {
+    let line = match verdict {
+        Verdict::Passed => serde_json::json!({ "do": "gate", "verdict": "passed" }),
+        Verdict::Pending(reason) => {
+            serde_json::json!({ "do": "gate", "verdict": "pending", "reason": reason })
+        }
+        Verdict::Failed(reason) => {
+            serde_json::json!({ "do": "gate", "verdict": "failed", "reason": reason })
+        }
+    };
+    format!("{line}\n")
+}
+
+/// The verdict for people.
+#[must_use]
+pub fn words(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Passed => "passed".into(),
+        Verdict::Pending(reason) => reason.clone(),
+        Verdict::Failed(reason) => format!("failed: {reason}"),
+    }
+}

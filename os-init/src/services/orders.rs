@@ -1,0 +1,110 @@
+//! What people ask of the manager: an order is carried out by its loop and answered when its effect
+//! is there, or cannot come.
+
+use super::definitions::Definitions;
+use super::supervisor::State;
+use super::wire::Changed;
+use tokio::sync::oneshot;
+use tonic::Status;
+
+/// What shall become of a service that is running or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Start it.
+    Start,
+    /// Start it; where it runs by another file than the newest, stop it first.
+    Renew,
+    /// Stop it and start it.
+    Restart,
+    /// Stop it.
+    Stop,
+    /// Stop it; its file is gone.
+    Forget,
+}
+
+impl Verb {
+    /// What is waited for before the order is answered.
+    #[must_use]
+    pub fn aim(self) -> Aim {
+        match self {
+            Self::Start | Self::Renew | Self::Restart => Aim::Up,
+            Self::Stop | Self::Forget => Aim::Down,
+        }
+    }
+}
+
+/// What an order waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aim {
+    /// It runs, or has done what it is for.
+    Up,
+    /// It does not run.
+    Down,
+}
+
+/// How far an order has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Not there yet.
+    Under,
+    /// There.
+    Reached,
+    /// It will not come, or not soon.
+    Missed,
+}
+
+/// An order, and where its answer goes.
+#[derive(Debug)]
+pub struct Order {
+    /// Whom it concerns.
+    pub name: String,
+    /// What shall be done.
+    pub verb: Verb,
+    /// All service files as they are now.
+    pub definitions: Definitions,
+    /// Where the answer goes.
+    pub reply: oneshot::Sender<Result<Changed, Status>>,
+}
+
+/// How far an order has come whose service stands so. A `oneshot` has come up when it is done;
+/// `blocked`: what it waits for will not come by itself.
+#[must_use]
+pub fn progress(aim: Aim, state: State, oneshot: bool, blocked: bool) -> Progress {
+    match (aim, state) {
+        (Aim::Up, State::Running { .. }) if oneshot => Progress::Under,
+        (Aim::Up, State::Running { .. } | State::Done)
+        | (Aim::Down, State::Stopped | State::Done | State::Failed) => Progress::Reached,
+        (Aim::Up, State::Pausing { .. } | State::Stopped | State::Failed) => Progress::Missed,
+        (Aim::Up, State::Waiting) if blocked => Progress::Missed,
+        (Aim::Up | Aim::Down, _) => Progress::Under,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_answered_when_its_effect_is_there_or_cannot_come() {
+        let up = State::Running { since_ms: 0, failures: 0 };
+        let pausing = State::Pausing { until_ms: 0, failures: 1 };
+        let starting = State::Starting { failures: 0 };
+        let stopping = State::Stopping { again: true };
+        for (state, to_up, to_down) in [
+            (State::Waiting, Progress::Under, Progress::Under),
+            (starting, Progress::Under, Progress::Under),
+            (up, Progress::Reached, Progress::Under),
+            (pausing, Progress::Missed, Progress::Under),
+            (stopping, Progress::Under, Progress::Under),
+            (State::Stopped, Progress::Missed, Progress::Reached),
+            (State::Done, Progress::Reached, Progress::Reached),
+            (State::Failed, Progress::Missed, Progress::Reached),
+        ] {
+            assert_eq!(progress(Aim::Up, state, false, false), to_up, "{state:?}");
+            assert_eq!(progress(Aim::Down, state, false, false), to_down, "{state:?}");
+        }
+        assert_eq!(progress(Aim::Up, State::Waiting, false, true), Progress::Missed);
+        assert_eq!(progress(Aim::Up, up, true, false), Progress::Under);
+        assert_eq!(progress(Aim::Up, State::Done, true, false), Progress::Reached);
+    }
+}

@@ -1,0 +1,97 @@
+//! One run of one service: started or adopted, and waited for.
+
+use super::file::ServiceFile;
+use super::runtime::{Failed, Runtime};
+use super::spec;
+use crate::boot_facts::BootFacts;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Between two questions to a containerd that does not answer.
+pub const PAUSE: Duration = Duration::from_millis(200);
+
+/// News of one service, from its run to the loop.
+#[derive(Debug)]
+pub struct News {
+    /// The service.
+    pub name: String,
+    /// What happened.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum What {
+    /// Its process is up.
+    Started,
+    /// Its process ended with this status.
+    Ended {
+        /// The exit status.
+        status: u32,
+    },
+    /// It could not be started, or it is not known how it ended.
+    Lost(Failed),
+}
+
+/// What a run needs.
+pub struct Run {
+    /// The service.
+    pub file: Arc<ServiceFile>,
+    /// containerd.
+    pub runtime: Runtime,
+    /// What is known about this boot.
+    pub facts: Option<Arc<BootFacts>>,
+    /// Where news go.
+    pub news: mpsc::Sender<News>,
+}
+
+impl Run {
+    /// Runs the service to its end.
+    pub async fn until_it_ends(self) {
+        let what = match self.start_and_wait().await {
+            Ok(status) => What::Ended { status },
+            Err(why) => What::Lost(why),
+        };
+        self.tell(what).await;
+    }
+
+    async fn tell(&self, what: What) {
+        // The loop has ended when nobody listens any more.
+        let _ = self.news.send(News { name: self.file.name.clone(), what }).await;
+    }
+
+    async fn start_and_wait(&self) -> Result<u32, Failed> {
+        let name = &self.file.name;
+        if self.runtime.running(name).await?.is_none() {
+            let spec = specification(&self.file, self.facts.as_deref());
+            self.runtime.start(&self.file, &spec).await?;
+        }
+        self.tell(What::Started).await;
+        loop {
+            match self.runtime.wait(name).await {
+                Ok(status) => return Ok(status),
+                // containerd went away, not the service: ask again until it can tell.
+                Err(_) => loop {
+                    tokio::time::sleep(PAUSE).await;
+                    match self.runtime.running(name).await {
+                        Ok(Some(_)) => break,
+                        Ok(None) => {
+                            let line = "ended while containerd was away".into();
+                            return Err(Failed { line, runtime: false });
+                        }
+                        Err(_) => {}
+                    }
+                },
+            }
+        }
+    }
+}
+
+/// What containerd is told of a service.
+#[must_use]
+pub fn specification(file: &ServiceFile, facts: Option<&BootFacts>) -> serde_json::Value {
+    let mounts = super::folders::existing(file);
+    let devices = super::devices::resolve(file, facts);
+    spec::build(file, &mounts, &devices)
+}
