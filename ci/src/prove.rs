@@ -128,7 +128,10 @@ fn real_machine(options: &Options) -> Result<()> {
     let mut prove = program("vm-prove");
     match options.size {
         Size::Quick => prove.arg("--quick"),
-        Size::Full => prove.args(["--states", "50000", "--boots", "200", "--kills", "100"]),
+        Size::Full => {
+            prove.args(["--states", "50000", "--boots", "200", "--kills", "100"]);
+            prove.args(["--first-boots", "50"])
+        }
     };
     prove.args(options.seed.iter().flat_map(|seed| ["--seed", seed]));
     prove.env("BASCULE_TOOLS", tools::ensure()?);

@@ -118,7 +118,9 @@ fn make_host_key(folder: &Path, key: &Path) -> Result<(), String> {
         return Err(format!("ssh-keygen: {status}"));
     }
     fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600)).map_err(told)?;
-    fs::File::open(&fresh).and_then(|file| file.sync_all()).map_err(told)?;
+    for half in [&fresh, &fresh_public] {
+        fs::File::open(half).and_then(|file| file.sync_all()).map_err(told)?;
+    }
     fs::rename(&fresh_public, folder.join(format!("{SSH_KEY}.pub"))).map_err(told)?;
     fs::rename(&fresh, key).map_err(told)?;
     fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(told)

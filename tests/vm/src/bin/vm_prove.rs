@@ -1,8 +1,8 @@
 //! Power cuts on the disk of a real machine: records an update, its confirmation and a rollback,
 //! rebuilds the disk as power cuts would have left it, and boots some of these disks for real.
 //!
-//! `vm-prove [--quick] [--states N] [--boots N] [--kills N] [--seed N]`; what was seen is in
-//! `prove-vm.json` of the target folder. It ends with 111 when one does not boot.
+//! `vm-prove [--quick] [--states N] [--boots N] [--kills N] [--first-boots N] [--seed N]`; what was
+//! seen is in `prove-vm.json` of the target folder. It ends with 111 when one does not boot.
 
 use std::process::ExitCode;
 
@@ -35,12 +35,17 @@ fn size() -> Result<Size> {
         match word.as_str() {
             "--states" => size.states = length,
             "--boots" => size.boots = length,
-            "--kills" => {
-                size.kills = u32::try_from(number).context("a number that is too large")?
-            }
+            "--kills" => size.kills = count(number)?,
+            "--first-boots" => size.first_boots = count(number)?,
             "--seed" => size.seed = number,
-            _ => bail!("{word}? There are --quick, --states, --boots, --kills and --seed"),
+            _ => bail!(
+                "{word}? There are --quick, --states, --boots, --kills, --first-boots, --seed"
+            ),
         }
     }
     Ok(size)
+}
+
+fn count(number: u64) -> Result<u32> {
+    u32::try_from(number).context("a number that is too large")
 }

@@ -1,15 +1,17 @@
 //! Kills at random moments: one machine that takes an update, boots it, leaves it by a rollback and
 //! takes it again, for ever, and whose power goes in the middle of each operation.
 //!
+//! And new machines, whose power goes just after their first boot has let somebody in.
+//!
 //! The rest of the proof knows where writes and flushes are; this part knows nothing.
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use strict_disk::random::Random;
 
-use crate::machine::Machine;
+use crate::machine::{Machine, Options};
 use crate::registry::Registry;
 use crate::template::Template;
 use crate::{artifacts, guest, wait};
@@ -19,6 +21,11 @@ use crate::{artifacts, guest, wait};
 const SPAN_MS: u64 = 45_000;
 /// A boot is worth waiting for, however busy the host is.
 const PATIENCE: u32 = 2;
+/// A first boot is cut at a moment of so many milliseconds after its sshd first answers.
+const YOUNG_MS: u64 = 10_000;
+/// Who a machine is: its host key, whether the private half fits, and its machine-id.
+const IDENTITY: &str = "cd /var/lib/bascule/ssh && cat ssh_host_ed25519_key.pub && \
+    ssh-keygen -y -P '' -f ssh_host_ed25519_key && cat /etc/machine-id";
 /// What power cuts may leave in the quarantine: what the operator put there.
 const LEFT_BY_HAND: &str = "rollback";
 
@@ -27,6 +34,9 @@ const LEFT_BY_HAND: &str = "rollback";
 /// # Errors
 /// After a cut the machine does not get confirmed, or power cuts alone have had a release held.
 pub fn run(name: &str, times: u32, seed: u64) -> Result<()> {
+    if times == 0 {
+        return Ok(());
+    }
     let registry = Registry::start(name)?;
     registry.publish(&artifacts::release("v2")?)?;
     let mut machine = Template::armed()?.start(name)?;
@@ -46,6 +56,49 @@ pub fn run(name: &str, times: u32, seed: u64) -> Result<()> {
         release = boots(&mut machine).with_context(|| what)?;
     }
     Ok(())
+}
+
+/// Boots so many `times` a machine that is new, and cuts its power soon after its first login.
+///
+/// # Errors
+/// After a cut nobody can log in, or the machine is somebody else.
+pub fn first_boots(name: &str, times: u32, seed: u64) -> Result<()> {
+    let mut random = Random::new(seed);
+    for number in 0..times {
+        let moment = Duration::from_millis(random.below(YOUNG_MS));
+        let what = format!(
+            "first boot {number} of seed {seed}, power cut {} ms after its sshd answers",
+            moment.as_millis()
+        );
+        println!("  {what}");
+        first_boot(name, moment).with_context(|| what)?;
+    }
+    Ok(())
+}
+
+fn first_boot(name: &str, moment: Duration) -> Result<()> {
+    let mut machine = Machine::start(Options::new(name, &artifacts::release("v1")?.disk()))?;
+    guest::wait_ssh(&mut machine, guest::SSH * PATIENCE)?;
+    let before = identity(&machine)?;
+    wait::moment(moment);
+    machine.power_cut()?;
+    machine.mark_serial();
+    machine.power_on()?;
+    guest::wait_ssh(&mut machine, guest::SSH * PATIENCE)?;
+    let after = identity(&machine)?;
+    ensure!(before == after, "it was {before:?} and is {after:?}");
+    Ok(())
+}
+
+/// The host key and the machine-id.
+fn identity(machine: &Machine) -> Result<(String, String)> {
+    let text = machine.ssh()?.run(IDENTITY)?.ok("who the machine is")?;
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let [told, kept, id] = lines.as_slice() else { bail!("three lines, not {text:?}") };
+    ensure!(told == kept, "the halves of its host key do not fit: {text}");
+    let valid = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    ensure!(valid, "{id:?} is no machine-id");
+    Ok(((*told).to_owned(), (*id).to_owned()))
 }
 
 fn operation(release: u64, random: &mut Random) -> &'static str {

@@ -34,13 +34,15 @@ pub struct Size {
     pub boots: usize,
     /// How often the power of a machine goes at a moment of no choice.
     pub kills: u32,
+    /// How many new machines lose their power just after their first boot.
+    pub first_boots: u32,
     /// What the choice of cuts depends on, and nothing else does.
     pub seed: u64,
 }
 
 impl Size {
     /// What every change is tested with; [`kills`] is a scenario of its own there.
-    pub const QUICK: Self = Self { states: 3000, boots: 20, kills: 0, seed: 1 };
+    pub const QUICK: Self = Self { states: 3000, boots: 20, kills: 0, first_boots: 0, seed: 1 };
 }
 
 /// At most so many disks are rebuilt as if no flush did anything.
@@ -82,13 +84,14 @@ pub fn run(size: Size) -> Result<()> {
     println!("power cuts on a real machine's disk, seed {}", size.seed);
     let mut progress = Progress::new(size);
     let (recording, booted) = thread::scope(|scope| {
-        let kills = (size.kills > 0)
-            .then(|| scope.spawn(|| kills::run("prove-kills", size.kills, size.seed)));
+        let kills = scope.spawn(|| {
+            kills::run("prove-kills", size.kills, size.seed)?;
+            kills::first_boots("prove-first-boots", size.first_boots, size.seed)
+        });
         let done = record_and_boot(&mut progress);
-        match kills.map(|it| it.join()) {
-            None => done,
-            Some(Ok(result)) => result.and(done),
-            Some(Err(_)) => bail!("the thread that kills a machine has ended by a panic"),
+        match kills.join() {
+            Ok(result) => result.and(done),
+            Err(_) => bail!("the thread that kills machines has ended by a panic"),
         }
     })?;
     let timeline = Timeline::new(recording.base(), Arc::new(recording.log()?))?;
@@ -114,6 +117,7 @@ pub fn run(size: Size) -> Result<()> {
         "different_to_the_loader": judge.boots(),
         "slot_contents_read_whole": judge.images(),
         "killed_at_random": size.kills,
+        "killed_at_first_boot": size.first_boots,
         "unbootable": unbootable.len(),
         "first_unbootable_without_flushes": caught,
         "by_operation": by_operation(judged.iter().map(|it| it.operation.as_str())),
