@@ -57,9 +57,7 @@ impl Definitions {
     /// # Errors
     /// A message, when those do not fit among themselves.
     pub fn with(built_in: Vec<ServiceFile>, folder: &Folder) -> Result<Self, String> {
-        let own: Vec<String> = built_in.iter().map(|file| file.name.clone()).collect();
         let (mut added, mut left_out) = (Vec::new(), Vec::new());
-        // Without them the machine runs all the same.
         match folder.all() {
             Ok(found) => {
                 for found in found {
@@ -69,23 +67,41 @@ impl Definitions {
                     }
                 }
             }
+            // Without them the machine runs all the same.
             Err(error) => left_out.push(("*".into(), format!("list the service files: {error}"))),
         }
+        let mut made = Self::of(built_in, added, |name| folder.is_enabled(name))?;
+        made.left_out.extend(left_out);
+        Ok(made)
+    }
+
+    /// The built-in services alone, all enabled, because the `folder` of the others cannot be read.
+    ///
+    /// # Errors
+    /// As [`Self::with`].
+    pub fn without(built_in: Vec<ServiceFile>, folder: &str, why: &str) -> Result<Self, String> {
+        let mut made = Self::of(built_in, Vec::new(), |_| true)?;
+        made.left_out.push(("*".into(), format!("read {folder}: {why}")));
+        Ok(made)
+    }
+
+    fn of(
+        built_in: Vec<ServiceFile>,
+        added: Vec<ServiceFile>,
+        is_enabled: impl Fn(&str) -> bool,
+    ) -> Result<Self, String> {
+        let own: Vec<String> = built_in.iter().map(|file| file.name.clone()).collect();
         let Graph { ordered, refused } =
             graph::arrange(built_in, added).map_err(|e| format!("order the services: {e}"))?;
-        left_out.extend(refused.into_iter().map(|(name, why)| (name, why.to_string())));
-        let services = ordered
-            .into_iter()
-            .map(|file| {
-                let missing = file.requires_path.clone().filter(|path| !Path::new(path).exists());
-                let built_in = own.contains(&file.name);
-                let mut made =
-                    Definition { file: Arc::new(file), built_in, enabled: true, missing };
-                made.enabled = made.is_needed() || folder.is_enabled(&made.file.name);
-                made
-            })
-            .collect();
-        Ok(Self { services, left_out })
+        let services = ordered.into_iter().map(|file| {
+            let missing = file.requires_path.clone().filter(|path| !Path::new(path).exists());
+            let built_in = own.contains(&file.name);
+            let mut made = Definition { file: Arc::new(file), built_in, enabled: true, missing };
+            made.enabled = made.is_needed() || is_enabled(&made.file.name);
+            made
+        });
+        let left_out = refused.into_iter().map(|(name, why)| (name, why.to_string()));
+        Ok(Self { services: services.collect(), left_out: left_out.collect() })
     }
 
     /// The service `name`.

@@ -22,9 +22,16 @@
 //! | `before` | services that are started later; only for services that are not built in | `[]` |
 //! | `requires` | services without which it is not started: daemons that run, oneshots that ended with 0 | `[]` |
 //! | `labels` | table of words for people and programs; nothing here reads them | `{}` |
+//! | `health` | table: how it is asked whether it is well, see below | none: well as soon as it runs |
 //! | `requires_path` | a path of the host without which there is nothing to do: it is not started | none |
 //! | `gate` | whether the health gate waits for it | built-in services true, others false |
 //! | `stop_s` | seconds between TERM and KILL | 10 |
+//!
+//! `health` has one of `exec` (a program inside, its path and arguments; well is status 0), `tcp` (a
+//! port of the machine; well is a connection) and `http` (`http://ADDRESS:PORT/PATH`; well is a status
+//! of 200 to 399); and `interval_s` (10), `timeout_s` (5), `retries` (3) and `start_s` (30). Who
+//! requires the service waits for the first good answer. After `retries` bad ones in a row, the first
+//! good one past or `start_s` over, the service has failed: it is stopped, and `restart` decides.
 //!
 //! Unknown keys are refused by name: a misspelt privilege must not be silently dropped.
 
@@ -147,6 +154,9 @@ pub struct ServiceFile {
     /// Words for people and programs.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// How it is asked whether it is well.
+    #[serde(default)]
+    pub health: Option<Health>,
     /// A path of the host without which the service has nothing to do, and is not started.
     #[serde(default)]
     pub requires_path: Option<String>,
@@ -156,6 +166,74 @@ pub struct ServiceFile {
     /// Seconds between TERM and KILL when it is stopped.
     #[serde(default = "default_stop_s")]
     pub stop_s: u64,
+}
+
+/// How a service is asked whether it is well.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Health {
+    /// A program inside: path and arguments.
+    #[serde(default)]
+    pub exec: Option<Vec<String>>,
+    /// A port of the machine.
+    #[serde(default)]
+    pub tcp: Option<u16>,
+    /// `http://ADDRESS:PORT/PATH`.
+    #[serde(default)]
+    pub http: Option<String>,
+    /// Seconds between two questions.
+    #[serde(default = "default_interval_s")]
+    pub interval_s: u64,
+    /// Seconds after which no answer is a bad one.
+    #[serde(default = "default_timeout_s")]
+    pub timeout_s: u64,
+    /// So many bad answers in a row are a failure.
+    #[serde(default = "default_retries")]
+    pub retries: u32,
+    /// Seconds within which bad answers do not count, before the first good one.
+    #[serde(default = "default_start_s")]
+    pub start_s: u64,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question<'a> {
+    /// A program inside.
+    Exec(&'a [String]),
+    /// A port of the machine.
+    Tcp(u16),
+    /// Address with port, and path.
+    Http(&'a str, &'a str),
+}
+
+impl Health {
+    /// The one question.
+    ///
+    /// # Errors
+    /// The rule that the table breaks.
+    pub fn question(&self) -> Result<Question<'_>, &'static str> {
+        if [self.interval_s, self.timeout_s, u64::from(self.retries)].contains(&0) {
+            return Err("has a zero for `interval_s`, `timeout_s` or `retries`");
+        }
+        match (&self.exec, self.tcp, &self.http) {
+            (Some(words), None, None) => match words.first() {
+                Some(program) if program.starts_with('/') => Ok(Question::Exec(words)),
+                _ => Err("`exec` does not begin with an absolute path"),
+            },
+            (None, Some(port), None) => Ok(Question::Tcp(port)),
+            (None, None, Some(url)) => {
+                let rest = url.strip_prefix("http://").unwrap_or_default();
+                let place = rest.find('/').unwrap_or(rest.len());
+                let (address, path) = rest.split_at(place);
+                let plain = url.bytes().all(|byte| byte.is_ascii_graphic());
+                if !plain || address.parse::<std::net::SocketAddr>().is_err() {
+                    return Err("`http` is not http://ADDRESS:PORT/PATH");
+                }
+                Ok(Question::Http(address, if path.is_empty() { "/" } else { path }))
+            }
+            _ => Err("has not exactly one of `exec`, `tcp` and `http`"),
+        }
+    }
 }
 
 /// One mount of a service.
@@ -184,6 +262,22 @@ impl MountEntry {
 
 fn default_namespaces() -> Vec<Namespace> {
     vec![Namespace::Pid, Namespace::Ipc]
+}
+
+fn default_interval_s() -> u64 {
+    10
+}
+
+fn default_timeout_s() -> u64 {
+    5
+}
+
+fn default_retries() -> u32 {
+    3
+}
+
+fn default_start_s() -> u64 {
+    30
 }
 
 fn default_tasks() -> u32 {
@@ -292,6 +386,9 @@ impl ServiceFile {
         if self.requires_path.as_ref().is_some_and(|path| !path.starts_with('/')) {
             return Err(Invalid::Value("requires_path", "is not an absolute path".into()));
         }
+        if let Some(Err(rule)) = self.health.as_ref().map(Health::question) {
+            return Err(Invalid::Value("health", rule.into()));
+        }
         if (self.kind, self.restart) == (Kind::Oneshot, Some(Restart::Always)) {
             let rule = "is `always` for a oneshot, which would never be done";
             return Err(Invalid::Value("restart", rule.into()));
@@ -385,6 +482,34 @@ mod tests {
         assert_eq!(with("kind = \"oneshot\"").restart(), Restart::Never);
         let patient = with("kind = \"oneshot\"\nrestart = \"on-failure\"");
         assert_eq!(patient.restart(), Restart::OnFailure);
+    }
+
+    #[test]
+    fn health_is_one_question() {
+        let asked = |table: &str| {
+            let file =
+                format!("format = 1\nname = \"a\"\ncommand = [\"/x\"]\nhealth = {{ {table} }}\n");
+            ServiceFile::parse(&file).map(|file| file.health.unwrap())
+        };
+        let http = |url: &str| asked(&format!("http = \"{url}\""));
+        assert_eq!(asked("tcp = 80").unwrap().question(), Ok(Question::Tcp(80)));
+        for (url, path) in [("http://127.0.0.1:80/a?b", "/a?b"), ("http://127.0.0.1:80", "/")] {
+            let health = http(url).unwrap();
+            assert_eq!(health.question(), Ok(Question::Http("127.0.0.1:80", path)));
+        }
+        assert!(http("http://[::1]:80/").is_ok());
+        for bad in [
+            "interval_s = 1",
+            "tcp = 80, exec = [\"/x\"]",
+            "tcp = 80, retries = 0",
+            "exec = []",
+            "exec = [\"x\"]",
+            "http = \"https://127.0.0.1:80/\"",
+            "http = \"http://example:80/\"",
+            "http = \"http://127.0.0.1:80/a b\"",
+        ] {
+            assert!(matches!(asked(bad), Err(Invalid::Value("health", _))), "{bad}");
+        }
     }
 
     #[test]

@@ -16,7 +16,9 @@ pub fn gather(services: &BTreeMap<String, Supervised>, probed: &Probed, now_ms: 
         .map(|(name, service)| ServiceFact {
             name: name.clone(),
             up_ms: match service.state {
-                State::Running { since_ms, .. } => Some(now_ms.saturating_sub(since_ms)),
+                State::Running { since_ms, well: true, .. } => {
+                    Some(now_ms.saturating_sub(since_ms))
+                }
                 // A oneshot has proven itself.
                 State::Done => Some(STEADY_MS),
                 _ => None,

@@ -29,6 +29,9 @@ use tonic::Status;
 /// How often the loop looks around without being told of anything.
 const TICK: Duration = Duration::from_millis(500);
 
+/// How long the operator's service files are waited for at the start.
+const FILES_MAX: Duration = Duration::from_secs(15);
+
 /// One service under supervision.
 pub struct Supervised {
     /// By what it is started next.
@@ -74,7 +77,7 @@ pub async fn run() -> Result<(), String> {
     prepare_folders(&config)?;
     // After the folders: what a service requires may be made there.
     let folder = Folder::at(operator::FOLDER);
-    let definitions = Definitions::load(&folder)?;
+    let definitions = definitions_in_time(&folder).await?;
     let (news, mut inbox) = mpsc::channel(64);
     let mut resolv = String::new();
     let mut manager = Manager {
@@ -117,6 +120,21 @@ pub async fn run() -> Result<(), String> {
     }
     manager.stop_all().await;
     Ok(())
+}
+
+/// All service files; without the operator's where the state partition does not answer: the
+/// machine has to be reached all the same.
+async fn definitions_in_time(folder: &Folder) -> Result<Definitions, String> {
+    let asked = folder.clone();
+    let load = tokio::task::spawn_blocking(move || Definitions::load(&asked));
+    match tokio::time::timeout(FILES_MAX, load).await {
+        Ok(Ok(loaded)) => loaded,
+        Ok(Err(error)) => Err(format!("read the service files: {error}")),
+        Err(_) => {
+            let why = format!("no answer within {} s", FILES_MAX.as_secs());
+            Definitions::without(built_in::all()?, operator::FOLDER, &why)
+        }
+    }
 }
 
 fn prepare_folders(config: &Config) -> Result<(), String> {
@@ -167,7 +185,8 @@ impl Supervised {
 
     fn policy(&self) -> Policy {
         let file = &self.definition.file;
-        Policy { oneshot: file.kind == Kind::Oneshot, restart: file.restart() }
+        let (oneshot, asked) = (file.kind == Kind::Oneshot, file.health.is_some());
+        Policy { oneshot, restart: file.restart(), asked }
     }
 }
 
@@ -204,7 +223,7 @@ impl Manager {
             if service.definition.file.kind == Kind::Oneshot
                 && let Ok(Some(Task::Ended { status })) = self.runtime.task(name).await
             {
-                let ran = State::Running { since_ms: now, failures: 0 };
+                let ran = State::Running { since_ms: now, failures: 0, well: true };
                 let ended = Event::Ended { well: status == 0 };
                 // A pause or an end: nothing to perform.
                 (service.state, _) = ran.step(service.policy(), ended, now);
@@ -221,6 +240,7 @@ impl Manager {
                 say(&format!("{name} started"));
                 return self.step(&name, Event::Started);
             }
+            What::Well => return self.step(&name, Event::Well),
             What::Ended { status } => (ended_words(status), Event::Ended { well: status == 0 }),
             What::Lost(why) if why.runtime => (why.line, Event::Delayed),
             What::Lost(why) => (why.line, Event::Ended { well: false }),

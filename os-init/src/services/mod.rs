@@ -6,7 +6,8 @@
 //!   does not fit; [`definitions`]: all of that together;
 //! - [`spec`]: the OCI runtime specification made from it, least privilege by default;
 //! - [`supervisor`]: when a service is started and restarted, one enum and one match;
-//! - [`runtime`]: containerd, the only place that talks to it; [`run`]: one run of one service;
+//! - [`runtime`]: containerd, the only place that talks to it; [`run`]: one run of one service,
+//!   with [`health`]: whether it is well;
 //! - [`manage`]: the loop that performs all this; [`orders`]: what people ask of it;
 //!   [`probes`], [`gate_facts`]: what the health gate asks;
 //! - [`console`], [`folders`], [`devices`], [`resolv`]: what the services find when they start;
@@ -23,6 +24,8 @@ pub mod folders;
 #[cfg(feature = "containerd")]
 pub mod gate_facts;
 pub mod graph;
+#[cfg(feature = "containerd")]
+pub mod health;
 #[cfg(feature = "containerd")]
 pub mod logs;
 #[cfg(feature = "containerd")]

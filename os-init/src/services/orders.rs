@@ -72,7 +72,7 @@ pub struct Order {
 pub fn progress(aim: Aim, state: State, oneshot: bool, blocked: bool) -> Progress {
     match (aim, state) {
         (Aim::Up, State::Running { .. }) if oneshot => Progress::Under,
-        (Aim::Up, State::Running { .. } | State::Done)
+        (Aim::Up, State::Running { well: true, .. } | State::Done)
         | (Aim::Down, State::Stopped | State::Done | State::Failed) => Progress::Reached,
         (Aim::Up, State::Pausing { .. } | State::Stopped | State::Failed) => Progress::Missed,
         (Aim::Up, State::Waiting) if blocked => Progress::Missed,
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn an_order_is_answered_when_its_effect_is_there_or_cannot_come() {
-        let up = State::Running { since_ms: 0, failures: 0 };
+        let up = State::Running { since_ms: 0, failures: 0, well: true };
         let pausing = State::Pausing { until_ms: 0, failures: 1 };
         let starting = State::Starting { failures: 0 };
         let stopping = State::Stopping { again: true };
@@ -105,6 +105,8 @@ mod tests {
         }
         assert_eq!(progress(Aim::Up, State::Waiting, false, true), Progress::Missed);
         assert_eq!(progress(Aim::Up, up, true, false), Progress::Under);
+        let young = State::Running { since_ms: 0, failures: 0, well: false };
+        assert_eq!(progress(Aim::Up, young, false, false), Progress::Under);
         assert_eq!(progress(Aim::Up, State::Done, true, false), Progress::Reached);
     }
 }

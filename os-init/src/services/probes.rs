@@ -85,7 +85,10 @@ async fn self_test(runtime: Runtime, file: Arc<ServiceFile>, place: Arc<Mutex<Pr
     loop {
         if matches!(runtime.running(&file.name).await, Ok(Some(_))) {
             let program = file.command.first().map_or("", String::as_str);
-            let answer = match runtime.exec(&file, &[program, "--self-test"], SELF_TEST_MAX).await {
+            let answer = match runtime
+                .exec(&file, "self-test", &[program, "--self-test"], SELF_TEST_MAX)
+                .await
+            {
                 Ok(0) => Probe::Good,
                 Ok(status) => Probe::Bad(format!("self-test ended with {status}")),
                 Err(why) => Probe::Bad(why.to_string()),

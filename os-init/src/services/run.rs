@@ -1,11 +1,12 @@
 //! One run of one service: started or adopted, and waited for.
 
 use super::file::ServiceFile;
+use super::health::{Asked, Said, probe};
 use super::runtime::{Failed, Runtime};
 use super::spec;
 use crate::boot_facts::BootFacts;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Between two questions to a containerd that does not answer.
@@ -25,6 +26,8 @@ pub struct News {
 pub enum What {
     /// Its process is up.
     Started,
+    /// It says that it is well.
+    Well,
     /// Its process ended with this status.
     Ended {
         /// The exit status.
@@ -68,6 +71,35 @@ impl Run {
             self.runtime.start(&self.file, &spec).await?;
         }
         self.tell(What::Started).await;
+        tokio::select! {
+            ended = self.wait() => ended,
+            line = self.watch_health() => {
+                // It may have ended just now; what is known of it is the same.
+                let grace = Duration::from_secs(self.file.stop_s);
+                self.runtime.end(name, grace).await?;
+                Err(Failed { line, runtime: false })
+            }
+        }
+    }
+
+    /// Asks the service whether it is well for as long as it is; why it is not.
+    async fn watch_health(&self) -> String {
+        let Some(health) = &self.file.health else { return std::future::pending().await };
+        let begun = Instant::now();
+        let mut asked = Asked::default();
+        loop {
+            tokio::time::sleep(Duration::from_secs(health.interval_s)).await;
+            let answer = probe(&self.runtime, &self.file, health).await;
+            match asked.take(answer, begun.elapsed(), health) {
+                Said::Nothing => {}
+                Said::Well => self.tell(What::Well).await,
+                Said::Failed(why) => return why,
+            }
+        }
+    }
+
+    async fn wait(&self) -> Result<u32, Failed> {
+        let name = &self.file.name;
         loop {
             match self.runtime.wait(name).await {
                 Ok(status) => return Ok(status),

@@ -279,18 +279,20 @@ impl Runtime {
         gone_is_fine(answer, "delete the container of", name)
     }
 
-    /// Runs a program inside the running service and returns its exit status.
+    /// Runs a program inside the running service and returns its exit status. One at a time for
+    /// each `purpose`, a word.
     ///
     /// # Errors
     /// [`Failed`] when it cannot be started, or takes longer than `limit`.
     pub async fn exec(
         &self,
         file: &ServiceFile,
+        purpose: &str,
         args: &[&str],
         limit: Duration,
     ) -> Result<u32, Failed> {
         let name = &file.name;
-        let exec_id = "probe".to_string();
+        let exec_id = purpose.to_owned();
         let caps = &file.capabilities;
         let process = json!({
             "terminal": false, "cwd": "/", "args": args,

@@ -7,7 +7,7 @@
 use super::definitions::{Definition, Definitions};
 use super::file::ServiceFile;
 use super::operator::{Folder, named};
-use super::orders::{Order, Verb};
+use super::orders::{Aim, Order, Verb};
 use super::wire::services_server::{Services, ServicesServer};
 use super::{gate_facts, logs, manage, run, wire};
 use crate::boot_facts::BootFacts;
@@ -150,7 +150,7 @@ impl Services for Calls {
     async fn disable(&self, request: Request<wire::NameRequest>) -> Answer<wire::Changed> {
         let name = request.into_inner().name;
         let _files = self.files.lock().await;
-        may_be_down(known(&self.definitions().await?, &name)?)?;
+        self.may_be_down(&self.definitions().await?, &name)?;
         let (folder, disabled) = (self.folder.clone(), name.clone());
         on_disk(move || {
             folder.set_enabled(&disabled, false).map_err(|e| format!("disable {disabled}: {e}"))
@@ -165,7 +165,7 @@ impl Services for Calls {
 
     async fn stop(&self, request: Request<wire::NameRequest>) -> Answer<wire::Changed> {
         let name = request.into_inner().name;
-        may_be_down(known(&self.definitions().await?, &name)?)?;
+        self.may_be_down(&self.definitions().await?, &name)?;
         self.order(name, Verb::Stop).await
     }
 
@@ -177,16 +177,20 @@ impl Services for Calls {
         let name = request.into_inner().name;
         let _files = self.files.lock().await;
         let definitions = self.definitions().await?;
-        let left_out = definitions.why_left_out(&name).is_some() && named(&name).is_ok();
-        if !left_out && known(&definitions, &name)?.built_in {
+        if definitions.get(&name).is_some_and(|it| it.built_in) {
             let why = format!("`{name}` is built in; `osctl service disable {name}` stops it");
             return Err(Status::failed_precondition(why));
         }
-        let runs = definitions.get(&name).is_some();
-        let (folder, removed) = (self.folder.clone(), name.clone());
+        let listed = self.is_listed(&name);
+        let left_out = definitions.why_left_out(&name).is_some();
+        if !listed && !left_out {
+            known(&definitions, &name)?;
+        }
+        let removed = named(&name).map_err(|e| Status::invalid_argument(e.to_string()))?.to_owned();
+        let folder = self.folder.clone();
         on_disk(move || folder.remove(&removed).map_err(|e| format!("remove {removed}: {e}")))
             .await?;
-        match runs {
+        match listed {
             true => self.order(name, Verb::Forget).await,
             false => Ok(Response::new(wire::Changed { service: None, changed: true })),
         }
@@ -209,9 +213,26 @@ impl Calls {
         on_disk(move || Definitions::load(&folder)).await
     }
 
+    fn is_listed(&self, name: &str) -> bool {
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.services.iter().any(|service| service.name == name)
+    }
+
+    /// Nobody shuts themselves out of a machine far away.
+    fn may_be_down(&self, definitions: &Definitions, name: &str) -> Result<(), Status> {
+        match definitions.get(name) {
+            Some(it) if it.is_needed() => Err(Status::failed_precondition(format!(
+                "the machine is not healthy without `{name}`; `osctl service restart {name}` works"
+            ))),
+            None if !self.is_listed(name) => known(definitions, name).map(drop),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     async fn order(&self, name: String, verb: Verb) -> Answer<wire::Changed> {
         let definitions = self.definitions().await?;
-        if verb != Verb::Forget {
+        // What runs can be stopped, whatever has become of its file.
+        if verb.aim() == Aim::Up {
             known(&definitions, &name)?;
         }
         let (reply, answer) = oneshot::channel();
@@ -240,15 +261,4 @@ fn known<'a>(definitions: &'a Definitions, name: &str) -> Result<&'a Definition,
         Some(why) => Status::failed_precondition(format!("the file of {name} is left out: {why}")),
         None => Status::not_found(format!("no service is named `{name}`; `osctl service list`")),
     })
-}
-
-/// Nobody shuts themselves out of a machine far away.
-fn may_be_down(definition: &Definition) -> Result<(), Status> {
-    let name = &definition.file.name;
-    match definition.is_needed() {
-        false => Ok(()),
-        true => Err(Status::failed_precondition(format!(
-            "the machine is not healthy without `{name}`; `osctl service restart {name}` works"
-        ))),
-    }
 }

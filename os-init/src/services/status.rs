@@ -51,6 +51,9 @@ impl Manager {
     }
 
     fn reason(&self, name: &str, service: &Supervised) -> String {
+        if matches!(service.state, State::Running { well: false, .. }) {
+            return "has not said yet that it is well".into();
+        }
         if service.state != State::Waiting {
             return service.reason.clone().unwrap_or_default();
         }

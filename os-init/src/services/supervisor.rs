@@ -21,11 +21,13 @@ pub struct Policy {
     pub oneshot: bool,
     /// When it is started again.
     pub restart: Restart,
+    /// It is asked whether it is well, and has to say so before others may rely on it.
+    pub asked: bool,
 }
 
 impl Policy {
     /// It runs for ever.
-    pub const DAEMON: Self = Self { oneshot: false, restart: Restart::Always };
+    pub const DAEMON: Self = Self { oneshot: false, restart: Restart::Always, asked: false };
 }
 
 /// Where one service stands.
@@ -44,6 +46,8 @@ pub enum State {
         since_ms: u64,
         /// Failures in a row before this start.
         failures: u32,
+        /// It has said that it is well, or is not asked.
+        well: bool,
     },
     /// It ended and will be started again.
     Pausing {
@@ -72,6 +76,8 @@ pub enum Event {
     Ready,
     /// Its process is up.
     Started,
+    /// It has said that it is well.
+    Well,
     /// Its process ended; not `well` where it could not even be started.
     Ended {
         /// With status 0.
@@ -111,7 +117,11 @@ impl State {
             (Self::Waiting, Event::Ready) => (Self::Starting { failures: 0 }, Action::Start),
             (Self::Waiting | Self::Pausing { .. }, Event::Stop) => (Self::Stopped, Action::None),
             (Self::Starting { failures }, Event::Started) => {
-                (Self::Running { since_ms: now_ms, failures }, Action::None)
+                let well = !policy.asked;
+                (Self::Running { since_ms: now_ms, failures, well }, Action::None)
+            }
+            (Self::Running { since_ms, failures, .. }, Event::Well) => {
+                (Self::Running { since_ms, failures, well: true }, Action::None)
             }
             (Self::Starting { failures }, Event::Ended { .. }) => {
                 (ended(policy, false, failures.saturating_add(1), now_ms), Action::None)
@@ -123,7 +133,7 @@ impl State {
             (Self::Starting { .. } | Self::Running { .. }, Event::Stop) => {
                 (Self::Stopping { again: false }, Action::Stop)
             }
-            (Self::Running { since_ms, failures }, Event::Ended { well }) => {
+            (Self::Running { since_ms, failures, .. }, Event::Ended { well }) => {
                 let settled = now_ms.saturating_sub(since_ms) >= SETTLED_MS;
                 let failures = if settled { 1 } else { failures.saturating_add(1) };
                 (ended(policy, well, failures, now_ms), Action::None)
@@ -163,7 +173,7 @@ impl State {
 
     /// Whether a service that requires this one may start.
     pub fn is_fulfilled(self) -> bool {
-        matches!(self, Self::Running { .. } | Self::Done)
+        matches!(self, Self::Running { well: true, .. } | Self::Done)
     }
 
     /// Failures in a row so far.
@@ -211,10 +221,11 @@ fn ended(policy: Policy, well: bool, failures: u32, now_ms: u64) -> State {
 mod tests {
     use super::*;
 
-    const ONESHOT: Policy = Policy { oneshot: true, restart: Restart::Never };
-    const EVENTS: [Event; 8] = [
+    const ONESHOT: Policy = Policy { oneshot: true, restart: Restart::Never, asked: false };
+    const EVENTS: [Event; 9] = [
         Event::Ready,
         Event::Started,
+        Event::Well,
         Event::Ended { well: true },
         Event::Ended { well: false },
         Event::Delayed,
@@ -260,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_long_run_forgives() {
-        let state = State::Running { since_ms: 0, failures: 7 };
+        let state = State::Running { since_ms: 0, failures: 7, well: true };
         assert_eq!(
             step(state, ENDED, SETTLED_MS),
             (State::Pausing { until_ms: SETTLED_MS + 500, failures: 1 }, Action::None)
@@ -269,16 +280,16 @@ mod tests {
 
     #[test]
     fn what_is_to_end_is_not_started_again() {
-        let up = State::Running { since_ms: 0, failures: 0 };
+        let up = State::Running { since_ms: 0, failures: 0, well: true };
         let end = |policy: Policy, well| up.step(policy, Event::Ended { well }, 9).0;
-        let daemon = |restart| Policy { oneshot: false, restart };
+        let daemon = |restart| Policy { restart, ..Policy::DAEMON };
         assert_eq!((end(ONESHOT, true), end(ONESHOT, false)), (State::Done, State::Failed));
         assert_eq!(end(daemon(Restart::Never), true), State::Done);
         assert_eq!(end(daemon(Restart::Never), false), State::Failed);
         assert_eq!(end(daemon(Restart::OnFailure), true), State::Done);
         let pausing = State::Pausing { until_ms: 509, failures: 1 };
         assert_eq!(end(daemon(Restart::OnFailure), false), pausing);
-        let patient = Policy { oneshot: true, restart: Restart::OnFailure };
+        let patient = Policy { restart: Restart::OnFailure, ..ONESHOT };
         assert_eq!((end(patient, true), end(patient, false)), (State::Done, pausing));
         // What cannot even be started has not ended well.
         let starting = State::Starting { failures: 0 };
@@ -287,7 +298,8 @@ mod tests {
 
     #[test]
     fn a_restart_is_a_stop_and_a_start() {
-        let (stopping, action) = step(State::Running { since_ms: 0, failures: 4 }, Event::Stop, 5);
+        let (stopping, action) =
+            step(State::Running { since_ms: 0, failures: 4, well: true }, Event::Stop, 5);
         assert_eq!((stopping, action), (State::Stopping { again: false }, Action::Stop));
         let again = step(stopping, Event::Start, 5).0;
         assert_eq!(again, State::Stopping { again: true });
@@ -319,8 +331,22 @@ mod tests {
     }
 
     #[test]
+    fn who_is_asked_has_to_say_so_first() {
+        let asked = Policy { asked: true, ..Policy::DAEMON };
+        let (young, _) = State::Starting { failures: 2 }.step(asked, Event::Started, 7);
+        assert_eq!(young, State::Running { since_ms: 7, failures: 2, well: false });
+        assert!(!young.is_fulfilled() && !young.is_past());
+        let (well, action) = young.step(asked, Event::Well, 9);
+        assert_eq!(action, Action::None);
+        assert_eq!(well, State::Running { since_ms: 7, failures: 2, well: true });
+        assert!(well.is_fulfilled());
+        let stopping = State::Stopping { again: false };
+        assert_eq!(stopping.step(asked, Event::Well, 9).0, stopping);
+    }
+
+    #[test]
     fn who_waits_for_whom() {
-        let up = State::Running { since_ms: 0, failures: 0 };
+        let up = State::Running { since_ms: 0, failures: 0, well: true };
         let pausing = State::Pausing { until_ms: 0, failures: 1 };
         for (state, past, fulfilled) in [
             (State::Waiting, false, false),

@@ -81,6 +81,7 @@ fn an_operators_services_are_kept_and_wrong_ones_refused() -> Result<()> {
 
     requirements(&machine)?;
     refusals(&machine)?;
+    health(&machine)?;
 
     for victim in ["os-services", "containerd"] {
         strike(&machine, victim)?;
@@ -138,6 +139,27 @@ fn refusals(machine: &Machine) -> Result<()> {
     assert!(why.contains("osctl service restart network"), "{why}");
     let why = refused(machine, "service logs nobody")?;
     assert!(why.contains("no service is named `nobody`"), "{why}");
+    Ok(())
+}
+
+/// Who is asked whether it is well is up when it says so, and started again when it is not any more.
+fn health(machine: &Machine) -> Result<()> {
+    let shell = "echo born; sleep 3; touch /tmp/well; sleep 20; rm /tmp/well; exec sleep infinity";
+    let rest = "health = { exec = [\"/usr/bin/test\", \"-e\", \"/tmp/well\"], interval_s = 1, \
+                timeout_s = 30, retries = 2, start_s = 300 }";
+    let file = put(machine, "/tmp", "frail", shell, rest)?;
+    let (code, answer) = guest::osctl(machine, &format!("service enable {file}"))?;
+    assert_eq!(code, 0, "{answer}");
+    let up = answer.get("service").and_then(|it| it.get("up_s")).and_then(Value::as_u64);
+    assert!(up >= Some(3), "up before it was well: {answer}");
+    wait::until("frail to be started again", PATIENCE, || {
+        let restarts = service(machine, "frail")?.get("restarts").and_then(Value::as_u64);
+        Ok((restarts > Some(0)).then_some(()))
+    })?;
+    let why = "frail: is not well: its probe ended with status 1, 2 times in a row";
+    assert!(machine.serial().contains(why), "{}", machine.serial_tail());
+    let (code, answer) = guest::osctl(machine, "service rm frail")?;
+    assert_eq!(code, 0, "{answer}");
     Ok(())
 }
 
