@@ -16,7 +16,7 @@ use crate::failure::{DONE, Failure, NOTHING};
 use crate::{tell, validate};
 
 /// The manager's socket.
-const SOCKET: &str = "/run/bascule/services.sock";
+const SOCKET: &str = "/run/os-services/services.sock";
 
 /// Connects to the services manager.
 ///

@@ -1,6 +1,7 @@
 //! `osctl service validate`: the same rules as at boot, before anything is changed.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use os_init::services::file::ServiceFile;
 use os_init::services::{built_in, graph, operator};
@@ -34,7 +35,10 @@ pub fn run(files: &[PathBuf], json: bool) -> Result<u8, Failure> {
         let shown = path.display().to_string();
         let (name, problem, privileges) = match ServiceFile::parse(&read(path)?) {
             Ok(file) => {
-                let told = (Some(file.name.clone()), None, file.privileges());
+                let lies = path.parent() == Some(Path::new(operator::FOLDER));
+                let wrong = lies && path.file_stem() != Some(OsStr::new(&file.name));
+                let problem = wrong.then(|| format!("`name` is `{}`, unlike the file", file.name));
+                let told = (Some(file.name.clone()), problem, file.privileges());
                 parsed.push(file);
                 told
             }

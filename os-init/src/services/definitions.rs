@@ -33,7 +33,7 @@ impl Definition {
     /// Whether the health gate waits for it.
     #[must_use]
     pub fn is_gated(&self) -> bool {
-        self.file.gate.unwrap_or(self.built_in)
+        self.built_in && self.file.gate.unwrap_or(true)
     }
 
     /// Whether the machine is not healthy without it, so that nobody takes it down for long.

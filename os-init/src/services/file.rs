@@ -24,7 +24,7 @@
 //! | `labels` | table of words for people and programs; nothing here reads them | `{}` |
 //! | `health` | table: how it is asked whether it is well, see below | none: well as soon as it runs |
 //! | `requires_path` | a path of the host without which there is nothing to do: it is not started | none |
-//! | `gate` | whether the health gate waits for it | built-in services true, others false |
+//! | `gate` | whether the health gate waits for it; for built-in services only | true |
 //! | `stop_s` | seconds between TERM and KILL | 10 |
 //!
 //! `health` has one of `exec` (a program inside, its path and arguments; well is status 0), `tcp` (a
@@ -38,7 +38,10 @@
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
+/// Where the services manager's socket lies: who sees this folder as root may command all services.
+pub const SOCKET_FOLDER: &str = "/run/os-services";
 /// The longest service name, in bytes.
 pub const NAME_MAX: usize = 32;
 /// The largest service file that is read, in bytes.
@@ -160,7 +163,7 @@ pub struct ServiceFile {
     /// A path of the host without which the service has nothing to do, and is not started.
     #[serde(default)]
     pub requires_path: Option<String>,
-    /// Whether the health gate waits for this service; built-in services say no, others yes.
+    /// Whether the health gate waits for this service; only built-in ones may say.
     #[serde(default)]
     pub gate: Option<bool>,
     /// Seconds between TERM and KILL when it is stopped.
@@ -407,12 +410,25 @@ impl ServiceFile {
         })
     }
 
+    /// Whether a start by `other` would come to the same: the order of starts is no part of a run.
+    pub fn runs_like(&self, other: &Self) -> bool {
+        let run = |file: &Self| Self { after: Vec::new(), before: Vec::new(), ..file.clone() };
+        run(self) == run(other)
+    }
+
     /// What it may do that a bare service may not, a word or two each; empty for the least privilege.
     pub fn privileges(&self) -> Vec<String> {
         let mut granted = self.capabilities.clone();
         granted.extend(self.devices.iter().map(|device| format!("device {device}")));
-        let written = self.mounts.iter().filter(|it| it.write && it.source != "tmpfs");
-        granted.extend(written.map(|it| format!("writes {}", it.source)));
+        let shown = self.mounts.iter().filter(|it| it.source != "tmpfs");
+        for mount in shown.clone() {
+            let verb = if mount.write { "writes" } else { "reads" };
+            granted.push(format!("{verb} {}", mount.source));
+        }
+        let orders = |source: &str| source == "/" || Path::new(SOCKET_FOLDER).starts_with(source);
+        if shown.clone().any(|it| orders(&it.source)) {
+            granted.push("commands all services".into());
+        }
         for (has, words) in [
             (self.new_privileges, "setuid programs"),
             (self.network_settings, "network settings"),
@@ -485,6 +501,12 @@ mod tests {
     }
 
     #[test]
+    fn another_order_is_no_other_run() {
+        assert!(with("after = [\"b\"]").runs_like(&with("before = [\"c\"]")));
+        assert!(!with("").runs_like(&with("user = 7")));
+    }
+
+    #[test]
     fn health_is_one_question() {
         let asked = |table: &str| {
             let file =
@@ -517,12 +539,14 @@ mod tests {
         let file = with(
             "capabilities = [\"CAP_KILL\"]\ndevices = [\"/dev/kmsg\"]\nnew_privileges = true\n\
              network_settings = true\noom_score_adj = -1\nnamespaces = [\"network\"]\n\
-             mounts = [{ source = \"/var\", write = true }, { source = \"/run/x\" }]\n",
+             mounts = [{ source = \"/var\", write = true }, { source = \"/run\" }]\n",
         );
         let listed = [
             "CAP_KILL",
             "device /dev/kmsg",
             "writes /var",
+            "reads /run",
+            "commands all services",
             "setuid programs",
             "network settings",
             "sees all processes",

@@ -2,6 +2,7 @@
 
 use super::file::{MountEntry, ServiceFile};
 use crate::config::Config;
+use crate::console::warn;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
@@ -17,6 +18,7 @@ const NTP_PORT: u16 = 123;
 
 /// Folder, mode, owner. Those below `/var` are on the state partition when there is one.
 const FOLDERS: [(&str, u32, u32); 9] = [
+    (super::file::SOCKET_FOLDER, 0o700, 0),
     ("/run/bascule/etc", 0o755, 0),
     ("/run/bascule/log", 0o700, 0),
     ("/run/bascule/time", 0o755, 0),
@@ -24,7 +26,6 @@ const FOLDERS: [(&str, u32, u32); 9] = [
     ("/run/systemd/netif", 0o755, NETWORK_USER),
     ("/var/lib/bascule/time", 0o700, 0),
     ("/var/lib/bascule/home", 0o700, 0),
-    (super::operator::FOLDER, 0o755, 0),
     ("/var/lib/bascule/update", 0o700, 0),
 ];
 
@@ -36,6 +37,10 @@ pub fn make(config: &Config) -> io::Result<()> {
     for (path, mode, owner) in FOLDERS {
         fs::DirBuilder::new().recursive(true).mode(mode).create(path)?;
         chown(path, Some(owner), Some(owner))?;
+    }
+    // The operator's own: whatever lies there instead is no reason to start nothing.
+    if let Err(error) = fs::create_dir_all(super::operator::FOLDER) {
+        warn(&format!("make {}: {error}", super::operator::FOLDER));
     }
     // Empty until networkd knows better, so that the link in /etc points at something.
     if !Path::new("/run/bascule/etc/resolv.conf").exists() {

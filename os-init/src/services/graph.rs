@@ -48,10 +48,14 @@ pub fn arrange(built_in: Vec<ServiceFile>, added: Vec<ServiceFile>) -> Result<Gr
     }
 }
 
-/// A service that bears a built-in one's name, or wants it to wait.
+/// A service that bears a built-in one's name, wants it to wait, or wants a say in the health gate.
 fn stands_before(file: &ServiceFile, own: &BTreeSet<&str>) -> Option<Invalid> {
     if own.contains(file.name.as_str()) {
         return Some(Invalid::Duplicate(file.name.clone()));
+    }
+    if file.gate.is_some() {
+        let rule = "is for built-in services: yours are no reason to leave a release";
+        return Some(Invalid::Value("gate", rule.into()));
     }
     let whom = file.before.iter().find(|name| own.contains(name.as_str()))?;
     Some(Invalid::BeforeBuiltIn(file.name.clone(), whom.clone()))
@@ -168,6 +172,7 @@ mod tests {
             named("behind", &["x"]),
             file("lost", "requires = [\"nowhere\"]"),
             file("pushy", "before = [\"network\"]"),
+            file("judge", "gate = true"),
             named("network", &[]),
         ];
         let graph = arrange(built_in.clone(), added).unwrap();
@@ -175,7 +180,7 @@ mod tests {
         assert_eq!(order, ["network", "console", "good"]);
         let mut out: Vec<&str> = graph.refused.iter().map(|(name, _)| name.as_str()).collect();
         out.sort_unstable();
-        assert_eq!(out, ["behind", "lost", "network", "pushy", "x", "y"]);
+        assert_eq!(out, ["behind", "judge", "lost", "network", "pushy", "x", "y"]);
         let why = |name: &str| {
             graph.refused.iter().find(|(it, _)| it == name).map(|(_, why)| why.to_string()).unwrap()
         };
@@ -188,7 +193,7 @@ mod tests {
         );
     }
 
-    /// Whatever people write: nothing built in is lost, nothing is told twice, and the order holds.
+    /// Whatever people write: nothing built in is lost, what is left out is told, and the order holds.
     #[test]
     fn any_set_of_files_leaves_an_order() {
         let mut random = Random::new(1);

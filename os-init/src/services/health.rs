@@ -46,19 +46,22 @@ impl Asked {
     }
 }
 
-/// Asks once.
-///
-/// # Errors
-/// Why the answer is bad.
-pub async fn probe(runtime: &Runtime, file: &ServiceFile, health: &Health) -> Result<(), String> {
+/// Asks once: well, or why not; `None` where nobody could be asked.
+pub async fn probe(
+    runtime: &Runtime,
+    file: &ServiceFile,
+    health: &Health,
+) -> Option<Result<(), String>> {
     let limit = Duration::from_secs(health.timeout_s);
-    let question = health.question()?;
+    // Checked when the file was read.
+    let question = health.question().ok()?;
     if let Question::Exec(words) = question {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         return match runtime.exec(file, "health", &words, limit).await {
-            Ok(0) => Ok(()),
-            Ok(status) => Err(format!("its probe ended with status {status}")),
-            Err(why) => Err(why.to_string()),
+            Ok(0) => Some(Ok(())),
+            Ok(status) => Some(Err(format!("its probe ended with status {status}"))),
+            Err(why) if why.runtime => None,
+            Err(why) => Some(Err(why.to_string())),
         };
     }
     let asked = async {
@@ -69,7 +72,7 @@ pub async fn probe(runtime: &Runtime, file: &ServiceFile, health: &Health) -> Re
         }
     };
     let silent = |_| Err(format!("no answer within {} s", limit.as_secs()));
-    tokio::time::timeout(limit, asked).await.unwrap_or_else(silent)
+    Some(tokio::time::timeout(limit, asked).await.unwrap_or_else(silent))
 }
 
 async fn connect(address: &str) -> Result<TcpStream, String> {

@@ -7,11 +7,11 @@
 //! and adopted when it still runs.
 
 use super::definitions::{Definition, Definitions};
-use super::file::Kind;
+use super::file::{Kind, Restart, ServiceFile};
 use super::operator::{self, Folder};
 use super::orders::{self, Aim, Order, Progress, Verb};
-use super::run::{News, PAUSE, Run, What};
-use super::runtime::{self, Runtime, Task};
+use super::run::{self, News, Run, What};
+use super::runtime::{self, AWAY_PAUSE, Runtime, Task};
 use super::supervisor::{Action, Event, Policy, State};
 use super::wire::Changed;
 use super::{built_in, console, gate_facts, probes, resolv, serve};
@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use std::{fs, io};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
@@ -29,8 +30,12 @@ use tonic::Status;
 /// How often the loop looks around without being told of anything.
 const TICK: Duration = Duration::from_millis(500);
 
-/// How long the operator's service files are waited for at the start.
-const FILES_MAX: Duration = Duration::from_secs(15);
+/// How long the state partition is waited for at the start.
+const STATE_MAX: Duration = Duration::from_secs(15);
+/// The operator's services are started when the built-in ones are up, or so long after the manager.
+const OTHERS_MAX_MS: u64 = 90_000;
+/// Services that a person has stopped, an empty file each: until the machine is started again.
+const STOPPED: &str = "/run/bascule/stopped";
 
 /// One service under supervision.
 pub struct Supervised {
@@ -42,6 +47,8 @@ pub struct Supervised {
     pub restarts: u32,
     /// Why it does not run, or last stopped running.
     pub reason: Option<String>,
+    /// By what it was started last.
+    runs_by: Option<Arc<ServiceFile>>,
     /// Its file is gone: it is forgotten once it has ended.
     gone: bool,
 }
@@ -73,8 +80,7 @@ pub struct Manager {
 /// # Errors
 /// A message when the service files cannot be read, or nothing can be set up at all.
 pub async fn run() -> Result<(), String> {
-    let config = Config::load_running();
-    prepare_folders(&config)?;
+    folders_in_time(Config::load_running()).await?;
     // After the folders: what a service requires may be made there.
     let folder = Folder::at(operator::FOLDER);
     let definitions = definitions_in_time(&folder).await?;
@@ -90,8 +96,8 @@ pub async fn run() -> Result<(), String> {
         origin: Instant::now(),
         resolv,
     };
-    manager.take_definitions(definitions);
-    manager.find_what_is_done().await;
+    manager.take_definitions(definitions, None);
+    manager.find_what_was_there().await;
     let updater = manager.services.get("updater").map(|it| Arc::clone(&it.definition.file));
     let probes = probes::spawn(manager.runtime.clone(), updater);
     let shown = Arc::new(Mutex::new(manager.shown("starting".into())));
@@ -127,12 +133,25 @@ pub async fn run() -> Result<(), String> {
 async fn definitions_in_time(folder: &Folder) -> Result<Definitions, String> {
     let asked = folder.clone();
     let load = tokio::task::spawn_blocking(move || Definitions::load(&asked));
-    match tokio::time::timeout(FILES_MAX, load).await {
+    match tokio::time::timeout(STATE_MAX, load).await {
         Ok(Ok(loaded)) => loaded,
         Ok(Err(error)) => Err(format!("read the service files: {error}")),
         Err(_) => {
-            let why = format!("no answer within {} s", FILES_MAX.as_secs());
+            let why = format!("no answer within {} s", STATE_MAX.as_secs());
             Definitions::without(built_in::all()?, operator::FOLDER, &why)
+        }
+    }
+}
+
+/// Makes the folders; goes on without those on the state partition where that does not answer.
+async fn folders_in_time(config: Config) -> Result<(), String> {
+    let make = tokio::task::spawn_blocking(move || prepare_folders(&config));
+    match tokio::time::timeout(STATE_MAX, make).await {
+        Ok(Ok(made)) => made,
+        Ok(Err(error)) => Err(format!("make the services' folders: {error}")),
+        Err(_) => {
+            warn("the state partition does not answer; going on without it");
+            Ok(())
         }
     }
 }
@@ -158,7 +177,7 @@ async fn connect(resolv: &mut String) -> Runtime {
             Err(_) => {}
         }
         name_servers(resolv);
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(AWAY_PAUSE).await;
     }
 }
 
@@ -180,7 +199,7 @@ impl Supervised {
             None => None,
         };
         let state = if runs { State::Waiting } else { State::Stopped };
-        Self { definition, state, restarts: 0, reason, gone: false }
+        Self { definition, state, restarts: 0, reason, runs_by: None, gone: false }
     }
 
     fn policy(&self) -> Policy {
@@ -197,8 +216,9 @@ impl Manager {
         u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Adds what is new and takes up what has changed for the next start. What runs, runs on.
-    fn take_definitions(&mut self, definitions: Definitions) {
+    /// Adds what is new and takes up what has changed for the next start. What runs, runs on. After
+    /// the start of the machine nothing is started that was not `named`.
+    fn take_definitions(&mut self, definitions: Definitions, named: Option<&str>) {
         for (name, why) in &definitions.left_out {
             if !self.left_out.iter().any(|(known, _)| known == name) {
                 warn(&format!("service file {name}: {why}; left out"));
@@ -210,17 +230,27 @@ impl Manager {
                 Some(known) => known.definition = definition,
                 None => {
                     let name = definition.file.name.clone();
-                    self.services.insert(name, Supervised::new(definition));
+                    let mut service = Supervised::new(definition);
+                    if named.is_some_and(|it| it != name) {
+                        service.state = State::Stopped;
+                        service.reason = Some("new; enable it, or start the machine again".into());
+                    }
+                    self.services.insert(name, service);
                 }
             }
         }
     }
 
-    /// An earlier run of the manager may have seen oneshots to their end: in this boot they are done.
-    async fn find_what_is_done(&mut self) {
+    /// What an earlier manager of this boot has left: what has ended is not started again unless its
+    /// policy says so, what a person has stopped stays stopped, and what must not run is ended.
+    async fn find_what_was_there(&mut self) {
         let now = self.now_ms();
         for (name, service) in &mut self.services {
-            if service.definition.file.kind == Kind::Oneshot
+            if Path::new(STOPPED).join(name).exists() {
+                service.state = State::Stopped;
+                service.reason = Some("stopped".into());
+            } else if service.state == State::Waiting
+                && service.definition.file.restart() != Restart::Always
                 && let Ok(Some(Task::Ended { status })) = self.runtime.task(name).await
             {
                 let ran = State::Running { since_ms: now, failures: 0, well: true };
@@ -228,6 +258,21 @@ impl Manager {
                 // A pause or an end: nothing to perform.
                 (service.state, _) = ran.step(service.policy(), ended, now);
                 service.reason = Some(ended_words(status));
+            }
+        }
+        let all_known = !self.left_out.iter().any(|(name, _)| name == "*");
+        for name in self.runtime.all_running().await.unwrap_or_default() {
+            let known = self.left_out.iter().any(|(it, _)| *it == name) || !all_known;
+            let stopped = self.services.get(&name).is_some_and(|it| it.state == State::Stopped);
+            if stopped {
+                drop(self.end(&name));
+            } else if !known && !self.services.contains_key(&name) {
+                let runtime = self.runtime.clone();
+                tokio::spawn(async move {
+                    if let Err(why) = runtime.end(&name, Duration::from_secs(10)).await {
+                        eprintln!("os-services: {why}");
+                    }
+                });
             }
         }
     }
@@ -264,11 +309,21 @@ impl Manager {
         let names: Vec<String> = self.services.keys().cloned().collect();
         for name in names {
             self.step(&name, Event::Tick);
-            if self.waits_for(&name).is_empty() {
+            if self.waits_for(&name).is_empty() && self.may_start_now(&name) {
                 self.step(&name, Event::Ready);
             }
         }
         self.services.retain(|_, service| !service.gone || service.state != State::Stopped);
+    }
+
+    /// Built-in services come first: they are what the machine is reached by.
+    fn may_start_now(&self, name: &str) -> bool {
+        let is_own = |it: &Supervised| it.definition.built_in;
+        let on_the_way =
+            |it: &Supervised| matches!(it.state, State::Waiting | State::Starting { .. });
+        self.services.get(name).is_some_and(is_own)
+            || self.now_ms() >= OTHERS_MAX_MS
+            || !self.services.values().any(|it| is_own(it) && on_the_way(it))
     }
 
     /// The services that `name` waits for. Nobody waits for one that is left out.
@@ -291,8 +346,7 @@ impl Manager {
         let requires = &self.services.get(name)?.definition.file.requires;
         requires.iter().find_map(|name| {
             let state = self.services.get(name)?.state;
-            let down = matches!(state, State::Stopped | State::Failed);
-            down.then_some((name.as_str(), state))
+            state.is_down().then_some((name.as_str(), state))
         })
     }
 
@@ -304,8 +358,10 @@ impl Manager {
         match action {
             Action::None => {}
             Action::Start => {
+                service.runs_by = Some(Arc::clone(&service.definition.file));
                 let run = Run {
                     file: Arc::clone(&service.definition.file),
+                    built_in: service.definition.built_in,
                     runtime: self.runtime.clone(),
                     facts: self.facts.clone(),
                     news: self.news.clone(),
@@ -320,26 +376,21 @@ impl Manager {
     fn end(&self, name: &str) -> Option<tokio::task::JoinHandle<()>> {
         let file = Arc::clone(&self.services.get(name)?.definition.file);
         let runtime = self.runtime.clone();
-        Some(tokio::spawn(async move {
-            let grace = Duration::from_secs(file.stop_s);
-            if let Err(why) = runtime.end(&file.name, grace).await {
-                eprintln!("os-services: {why}");
-            }
-        }))
+        Some(tokio::spawn(async move { run::end(&runtime, &file).await }))
     }
 
     fn carry_out(&mut self, order: Order) {
         let Order { name, verb, definitions, reply } = order;
-        let runs_by = self.services.get(&name).map(|it| Arc::clone(&it.definition.file));
-        self.take_definitions(definitions);
+        let is_new = !self.services.contains_key(&name);
+        self.take_definitions(definitions, Some(&name));
         let Some(service) = self.services.get_mut(&name) else {
             // It was asked for by its name a moment ago; nobody waits for the answer if this fails.
             let _ = reply.send(Err(Status::not_found(format!("no service is named `{name}`"))));
             return;
         };
         service.gone = verb == Verb::Forget;
-        let is_new = runs_by.is_none();
-        let newer = runs_by.is_some_and(|old| old != service.definition.file);
+        let runs_by = service.runs_by.as_deref();
+        let newer = runs_by.is_some_and(|old| !old.runs_like(&service.definition.file));
         let before = service.state;
         let events: &[Event] = match verb {
             Verb::Start => &[Event::Start],
@@ -347,6 +398,7 @@ impl Manager {
             Verb::Renew | Verb::Restart => &[Event::Stop, Event::Start],
             Verb::Stop | Verb::Forget => &[Event::Stop],
         };
+        note_stopped(&name, verb.aim() == Aim::Down);
         for event in events {
             self.step(&name, *event);
         }
@@ -361,6 +413,9 @@ impl Manager {
     fn answer(&mut self) {
         let pending = std::mem::take(&mut self.pending);
         for order in pending {
+            if order.reply.is_closed() {
+                continue;
+            }
             let Pending { name, aim, changed, reply } = order;
             let Some(service) = self.services.get(&name) else {
                 // Removed, which was the order.
@@ -408,6 +463,21 @@ impl Manager {
             // One that panicked has told so.
             let _ = end.await;
         }
+    }
+}
+
+/// Remembers for a later manager of this boot whether a person has stopped the service.
+fn note_stopped(name: &str, stopped: bool) {
+    let path = Path::new(STOPPED).join(name);
+    let noted = match stopped {
+        true => fs::create_dir_all(STOPPED).and_then(|()| fs::write(path, "")),
+        false => fs::remove_file(path).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        }),
+    };
+    if let Err(error) = noted {
+        warn(&format!("note in {STOPPED} whether {name} was stopped: {error}"));
     }
 }
 

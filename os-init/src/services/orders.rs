@@ -75,6 +75,15 @@ pub fn progress(aim: Aim, state: State, oneshot: bool, blocked: bool) -> Progres
         (Aim::Up, State::Running { well: true, .. } | State::Done)
         | (Aim::Down, State::Stopped | State::Done | State::Failed) => Progress::Reached,
         (Aim::Up, State::Pausing { .. } | State::Stopped | State::Failed) => Progress::Missed,
+        // Somebody else has had it started meanwhile.
+        (
+            Aim::Down,
+            State::Stopping { again: true }
+            | State::Waiting
+            | State::Starting { .. }
+            | State::Running { .. }
+            | State::Pausing { .. },
+        ) => Progress::Missed,
         (Aim::Up, State::Waiting) if blocked => Progress::Missed,
         (Aim::Up | Aim::Down, _) => Progress::Under,
     }
@@ -89,13 +98,14 @@ mod tests {
         let up = State::Running { since_ms: 0, failures: 0, well: true };
         let pausing = State::Pausing { until_ms: 0, failures: 1 };
         let starting = State::Starting { failures: 0 };
-        let stopping = State::Stopping { again: true };
+        let stopping = |again| State::Stopping { again };
         for (state, to_up, to_down) in [
-            (State::Waiting, Progress::Under, Progress::Under),
-            (starting, Progress::Under, Progress::Under),
-            (up, Progress::Reached, Progress::Under),
-            (pausing, Progress::Missed, Progress::Under),
-            (stopping, Progress::Under, Progress::Under),
+            (State::Waiting, Progress::Under, Progress::Missed),
+            (starting, Progress::Under, Progress::Missed),
+            (up, Progress::Reached, Progress::Missed),
+            (pausing, Progress::Missed, Progress::Missed),
+            (stopping(true), Progress::Under, Progress::Missed),
+            (stopping(false), Progress::Under, Progress::Under),
             (State::Stopped, Progress::Missed, Progress::Reached),
             (State::Done, Progress::Reached, Progress::Reached),
             (State::Failed, Progress::Missed, Progress::Reached),

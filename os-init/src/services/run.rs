@@ -2,15 +2,16 @@
 
 use super::file::ServiceFile;
 use super::health::{Asked, Said, probe};
-use super::runtime::{Failed, Runtime};
+use super::runtime::{AWAY_PAUSE, Failed, Runtime};
 use super::spec;
 use crate::boot_facts::BootFacts;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// Between two questions to a containerd that does not answer.
-pub const PAUSE: Duration = Duration::from_millis(200);
+/// How often, and after which pause each, the end of a container is tried.
+const END_TRIES: u32 = 40;
+const END_PAUSE: Duration = Duration::from_millis(500);
 
 /// News of one service, from its run to the loop.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub enum What {
 pub struct Run {
     /// The service.
     pub file: Arc<ServiceFile>,
+    /// Whether it came with the OS.
+    pub built_in: bool,
     /// containerd.
     pub runtime: Runtime,
     /// What is known about this boot.
@@ -67,16 +70,21 @@ impl Run {
     async fn start_and_wait(&self) -> Result<u32, Failed> {
         let name = &self.file.name;
         if self.runtime.running(name).await?.is_none() {
-            let spec = specification(&self.file, self.facts.as_deref());
-            self.runtime.start(&self.file, &spec).await?;
+            let (file, facts) = (Arc::clone(&self.file), self.facts.clone());
+            // It looks for what is mounted: a disk that hangs holds this one service.
+            let spec = tokio::task::spawn_blocking(move || specification(&file, facts.as_deref()));
+            let spec = spec.await.map_err(|error| Failed {
+                line: format!("describe the container of {name}: {error}"),
+                runtime: false,
+            })?;
+            self.runtime.start(&self.file, self.built_in, &spec).await?;
         }
         self.tell(What::Started).await;
         tokio::select! {
             ended = self.wait() => ended,
             line = self.watch_health() => {
                 // It may have ended just now; what is known of it is the same.
-                let grace = Duration::from_secs(self.file.stop_s);
-                self.runtime.end(name, grace).await?;
+                end(&self.runtime, &self.file).await;
                 Err(Failed { line, runtime: false })
             }
         }
@@ -89,7 +97,8 @@ impl Run {
         let mut asked = Asked::default();
         loop {
             tokio::time::sleep(Duration::from_secs(health.interval_s)).await;
-            let answer = probe(&self.runtime, &self.file, health).await;
+            // Where containerd is away, nobody was asked.
+            let Some(answer) = probe(&self.runtime, &self.file, health).await else { continue };
             match asked.take(answer, begun.elapsed(), health) {
                 Said::Nothing => {}
                 Said::Well => self.tell(What::Well).await,
@@ -105,7 +114,7 @@ impl Run {
                 Ok(status) => return Ok(status),
                 // containerd went away, not the service: ask again until it can tell.
                 Err(_) => loop {
-                    tokio::time::sleep(PAUSE).await;
+                    tokio::time::sleep(AWAY_PAUSE).await;
                     match self.runtime.running(name).await {
                         Ok(Some(_)) => break,
                         Ok(None) => {
@@ -118,6 +127,19 @@ impl Run {
             }
         }
     }
+}
+
+/// Ends a service's container, also where containerd is away for a while.
+pub async fn end(runtime: &Runtime, file: &ServiceFile) {
+    let grace = Duration::from_secs(file.stop_s);
+    for _ in 0..END_TRIES {
+        match runtime.end(&file.name, grace).await {
+            Ok(()) => return,
+            Err(why) if why.runtime => tokio::time::sleep(END_PAUSE).await,
+            Err(why) => return eprintln!("os-services: {why}"),
+        }
+    }
+    eprintln!("os-services: {} was not stopped: containerd is away", file.name);
 }
 
 /// What containerd is told of a service.

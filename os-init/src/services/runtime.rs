@@ -9,7 +9,7 @@ use super::spec::TYPE_URL;
 use containerd_client::services::v1::{
     Container, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest,
     DeleteProcessRequest, DeleteTaskRequest, ExecProcessRequest, GetRequest, KillRequest,
-    StartRequest, WaitRequest, container::Runtime as RuntimeName,
+    ListTasksRequest, StartRequest, WaitRequest, container::Runtime as RuntimeName,
     containers_client::ContainersClient, tasks_client::TasksClient,
 };
 use containerd_client::types::{Mount, v1::Status};
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tonic::metadata::MetadataValue;
@@ -32,6 +33,10 @@ const PROCESS_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/Pro
 const LOG_DRIVER: &str = "binary:///usr/lib/bascule/os-log";
 /// How long one call may take.
 const CALL_MAX: Duration = Duration::from_secs(60);
+/// How long a killed program may take to be gone.
+const GONE_MAX: Duration = Duration::from_secs(5);
+/// Between two questions to a containerd that does not answer.
+pub const AWAY_PAUSE: Duration = Duration::from_millis(200);
 /// How long a start may take. On a slow, busy machine a container takes a minute, and one that is
 /// given up half-way is in its own way at the next start.
 const START_MAX: Duration = Duration::from_secs(240);
@@ -40,8 +45,12 @@ const START_MAX: Duration = Duration::from_secs(240);
 #[derive(Clone)]
 pub struct Runtime {
     channel: Channel,
-    /// As many starts at a time as there are CPUs: more only make each other slow.
-    starts: Arc<Semaphore>,
+    /// As many starts at a time as there are CPUs: more only make each other slow. Built-in services
+    /// do not queue behind others.
+    built_in_starts: Arc<Semaphore>,
+    other_starts: Arc<Semaphore>,
+    /// Programs run in services so far.
+    execs: Arc<AtomicU64>,
 }
 
 /// A task that containerd knows.
@@ -98,9 +107,11 @@ fn failed(tried: &'static str, name: &str) -> impl FnOnce(tonic::Status) -> Fail
             [Code::DeadlineExceeded, Code::Cancelled, Code::Unavailable, Code::AlreadyExists];
         // What an abandoned start has left is cleared away by containerd, in its time.
         let leftover = status.message().contains("file exists");
+        // containerd's own answers have no source; a connection that broke meanwhile has.
+        let broken = std::error::Error::source(&status).is_some();
         Failed {
             line: format!("{tried} {name}: {}", status.message().replace('\n', " ")),
-            runtime: leftover || busy.contains(&status.code()),
+            runtime: leftover || broken || busy.contains(&status.code()),
         }
     }
 }
@@ -129,7 +140,9 @@ impl Runtime {
             runtime: true,
         })?;
         let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Ok(Self { channel, starts: Arc::new(Semaphore::new(cpus)) })
+        let starts = || Arc::new(Semaphore::new(cpus));
+        let (built_in_starts, other_starts) = (starts(), starts());
+        Ok(Self { channel, built_in_starts, other_starts, execs: Arc::default() })
     }
 
     fn tasks(&self) -> TasksClient<Channel> {
@@ -176,9 +189,15 @@ impl Runtime {
     ///
     /// # Errors
     /// [`Failed`]; nothing of the service is left running.
-    pub async fn start(&self, file: &ServiceFile, spec: &Value) -> Result<u32, Failed> {
+    pub async fn start(
+        &self,
+        file: &ServiceFile,
+        built_in: bool,
+        spec: &Value,
+    ) -> Result<u32, Failed> {
+        let starts = if built_in { &self.built_in_starts } else { &self.other_starts };
         // It is never closed; were it, starting at once would be right.
-        let _turn = self.starts.acquire().await;
+        let _turn = starts.acquire().await;
         self.remove(&file.name).await?;
         let started = self.create_and_start(file, spec).await;
         if started.is_err() {
@@ -247,10 +266,29 @@ impl Runtime {
             return Ok(());
         }
         self.signal(name, 15).await?;
-        match tokio::time::timeout(grace, self.wait(name)).await {
-            Ok(_) => Ok(()),
+        match tokio::time::timeout(grace, self.until_gone(name)).await {
+            Ok(()) => Ok(()),
             Err(_) => self.signal(name, 9).await,
         }
+    }
+
+    /// Waits until no task of `name` runs, however often containerd goes away meanwhile.
+    async fn until_gone(&self, name: &str) {
+        while self.wait(name).await.is_err() && !matches!(self.running(name).await, Ok(None)) {
+            tokio::time::sleep(AWAY_PAUSE).await;
+        }
+    }
+
+    /// The names of all tasks that run.
+    ///
+    /// # Errors
+    /// [`Failed`] when containerd does not answer.
+    pub async fn all_running(&self) -> Result<Vec<String>, Failed> {
+        let answer = self.tasks().list(bounded(ListTasksRequest::default())).await;
+        let tasks = answer.map_err(failed("list the tasks of", NAMESPACE))?.into_inner().tasks;
+        let run = tasks.into_iter().filter(|task| task.status == Status::Running as i32);
+        // The container's name is in `id` here, and in `container_id` elsewhere.
+        Ok(run.map(|task| task.id).collect())
     }
 
     async fn signal(&self, name: &str, signal: u32) -> Result<(), Failed> {
@@ -279,8 +317,7 @@ impl Runtime {
         gone_is_fine(answer, "delete the container of", name)
     }
 
-    /// Runs a program inside the running service and returns its exit status. One at a time for
-    /// each `purpose`, a word.
+    /// Runs a program inside the running service and returns its exit status. `purpose` is a word.
     ///
     /// # Errors
     /// [`Failed`] when it cannot be started, or takes longer than `limit`.
@@ -292,7 +329,10 @@ impl Runtime {
         limit: Duration,
     ) -> Result<u32, Failed> {
         let name = &file.name;
-        let exec_id = purpose.to_owned();
+        // Never one that is in use: what an earlier question, or an earlier manager, has left behind
+        // may not be gone yet.
+        let number = self.execs.fetch_add(1, Ordering::Relaxed);
+        let exec_id = format!("{purpose}-{}-{number}", std::process::id());
         let caps = &file.capabilities;
         let process = json!({
             "terminal": false, "cwd": "/", "args": args,
@@ -321,6 +361,9 @@ impl Runtime {
             };
             // It may have ended by itself just now.
             let _ = self.tasks().kill(bounded(kill)).await;
+            let wait = WaitRequest { container_id: name.clone(), exec_id: exec_id.clone() };
+            // Only what has ended can be deleted.
+            let _ = self.tasks().wait(within(GONE_MAX, wait)).await;
         }
         let delete = DeleteProcessRequest { container_id: name.clone(), exec_id };
         // A leftover is replaced with the container; the status below is what matters.

@@ -23,8 +23,8 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-/// The manager's socket.
-pub const SOCKET: &str = "/run/bascule/services.sock";
+/// The manager's socket, in [`super::file::SOCKET_FOLDER`].
+pub const SOCKET: &str = "/run/os-services/services.sock";
 const CONTROL: &str = "/run/bascule/control.sock";
 /// PID 1 may not hold the manager's loop for longer than this.
 const TALK_MAX: Duration = Duration::from_secs(2);
@@ -106,7 +106,7 @@ impl Services for Calls {
     async fn enable(&self, request: Request<wire::EnableRequest>) -> Answer<wire::Changed> {
         let wire::EnableRequest { name, file } = request.into_inner();
         let name = named(&name).map_err(|e| Status::invalid_argument(e.to_string()))?.to_owned();
-        let _files = self.files.lock().await;
+        let files = self.files.lock().await;
         let folder = self.folder.clone();
         let enabled = name.clone();
         if file.is_empty() {
@@ -144,18 +144,20 @@ impl Services for Calls {
             folder.set_enabled(&enabled, true).map_err(|e| format!("enable {enabled}: {e}"))
         })
         .await?;
+        drop(files);
         self.order(name, Verb::Renew).await
     }
 
     async fn disable(&self, request: Request<wire::NameRequest>) -> Answer<wire::Changed> {
         let name = request.into_inner().name;
-        let _files = self.files.lock().await;
+        let files = self.files.lock().await;
         self.may_be_down(&self.definitions().await?, &name)?;
         let (folder, disabled) = (self.folder.clone(), name.clone());
         on_disk(move || {
             folder.set_enabled(&disabled, false).map_err(|e| format!("disable {disabled}: {e}"))
         })
         .await?;
+        drop(files);
         self.order(name, Verb::Stop).await
     }
 
@@ -175,7 +177,7 @@ impl Services for Calls {
 
     async fn remove(&self, request: Request<wire::NameRequest>) -> Answer<wire::Changed> {
         let name = request.into_inner().name;
-        let _files = self.files.lock().await;
+        let files = self.files.lock().await;
         let definitions = self.definitions().await?;
         if definitions.get(&name).is_some_and(|it| it.built_in) {
             let why = format!("`{name}` is built in; `osctl service disable {name}` stops it");
@@ -190,6 +192,7 @@ impl Services for Calls {
         let folder = self.folder.clone();
         on_disk(move || folder.remove(&removed).map_err(|e| format!("remove {removed}: {e}")))
             .await?;
+        drop(files);
         match listed {
             true => self.order(name, Verb::Forget).await,
             false => Ok(Response::new(wire::Changed { service: None, changed: true })),
@@ -230,15 +233,21 @@ impl Calls {
     }
 
     async fn order(&self, name: String, verb: Verb) -> Answer<wire::Changed> {
+        // Until the order is sent: no older state of the files comes to the loop after a newer one.
+        let files = self.files.lock().await;
         let definitions = self.definitions().await?;
         // What runs can be stopped, whatever has become of its file.
-        if verb.aim() == Aim::Up {
-            known(&definitions, &name)?;
+        if verb.aim() == Aim::Up
+            && let Some(path) = &known(&definitions, &name)?.missing
+        {
+            let why = format!("{name} has nothing to do: there is no {path}");
+            return Err(Status::failed_precondition(why));
         }
         let (reply, answer) = oneshot::channel();
         let gone = |_| Status::unavailable("the services manager is going down");
         let order = Order { name, verb, definitions, reply };
         self.orders.send(order).await.map_err(|_| gone(()))?;
+        drop(files);
         answer.await.map_err(|_| gone(()))?.map(Response::new)
     }
 }

@@ -118,6 +118,11 @@ fn all_mounts(extra: &[MountEntry]) -> Vec<Value> {
         fresh("/run", "tmpfs", &["nosuid", "nodev", "mode=755", "size=16m"]),
         fresh("/tmp", "tmpfs", &["nosuid", "nodev", "mode=1777", "size=64m"]),
     ];
+    // Targets are made there; elsewhere the root is read-only and has to have them.
+    let below_var = extra.iter().any(|mount| mount.target().starts_with("/var/"));
+    if below_var && extra.iter().all(|mount| mount.target() != "/var") {
+        mounts.push(fresh("/var", "tmpfs", &["nosuid", "nodev", "noexec", "mode=755", "size=1m"]));
+    }
     for mount in extra {
         let rights = if mount.write { "rw" } else { "ro" };
         mounts.push(if mount.source == "tmpfs" {
@@ -263,6 +268,21 @@ mod tests {
         };
         assert_eq!(options("/a"), json!(["rbind", "nosuid", "nodev", "ro"]));
         assert_eq!(options("/b"), json!(["rbind", "nosuid", "nodev", "rw"]));
+    }
+
+    #[test]
+    fn a_target_below_var_can_be_made() {
+        let targets = |list: &str| -> Vec<String> {
+            let file = service(&format!("mounts = [{list}]"));
+            let spec = build(&file, &file.mounts, &[]);
+            let all = spec["mounts"].as_array().unwrap();
+            all.iter().map(|m| m["destination"].as_str().unwrap().to_owned()).collect()
+        };
+        let places = targets("{ source = \"/var/data\" }");
+        assert_eq!(places[places.len() - 2..], ["/var", "/var/data"]);
+        let whole = targets("{ source = \"/var\" }, { source = \"/x\", target = \"/var/x\" }");
+        assert_eq!(whole.iter().filter(|it| *it == "/var").count(), 1);
+        assert!(!targets("").contains(&"/var".to_owned()));
     }
 
     #[test]

@@ -138,6 +138,11 @@ impl State {
                 let failures = if settled { 1 } else { failures.saturating_add(1) };
                 (ended(policy, well, failures, now_ms), Action::None)
             }
+            // Nobody waits for it any more, and it may run on: the next start adopts it.
+            (Self::Running { failures, .. }, Event::Delayed) => {
+                let until_ms = now_ms.saturating_add(DELAY_MS);
+                (Self::Pausing { until_ms, failures }, Action::None)
+            }
             (Self::Pausing { until_ms, failures }, Event::Tick) if now_ms >= until_ms => {
                 (Self::Starting { failures }, Action::Start)
             }
@@ -145,7 +150,8 @@ impl State {
                 (Self::Starting { failures }, Action::Start)
             }
             (Self::Stopping { .. }, Event::Start) => (Self::Stopping { again: true }, Action::None),
-            (Self::Stopping { .. }, Event::Stop) => (Self::Stopping { again: false }, Action::None),
+            // Once more: the first time it may not have been heard.
+            (Self::Stopping { .. }, Event::Stop) => (Self::Stopping { again: false }, Action::Stop),
             // The start that was under way when it was asked to end.
             (Self::Stopping { .. }, Event::Started) => (self, Action::Stop),
             (Self::Stopping { again: true }, Event::Ended { .. } | Event::Delayed) => {
@@ -168,7 +174,16 @@ impl State {
 
     /// Whether a service that only starts after this one need not wait any more.
     pub fn is_past(self) -> bool {
-        self.is_fulfilled() || matches!(self, Self::Stopped | Self::Failed)
+        self.is_fulfilled() || self.is_down()
+    }
+
+    /// Whether it does not run and has failed, or is not going to be started.
+    pub fn is_down(self) -> bool {
+        match self {
+            Self::Stopped | Self::Failed => true,
+            Self::Pausing { failures, .. } => failures > 0,
+            _ => false,
+        }
     }
 
     /// Whether a service that requires this one may start.
@@ -270,6 +285,13 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_watches_any_more_is_looked_up_again() {
+        let up = State::Running { since_ms: 0, failures: 1, well: true };
+        let (state, _) = step(up, Event::Delayed, 10);
+        assert_eq!(state, State::Pausing { until_ms: 10 + DELAY_MS, failures: 1 });
+    }
+
+    #[test]
     fn a_long_run_forgives() {
         let state = State::Running { since_ms: 0, failures: 7, well: true };
         assert_eq!(
@@ -304,7 +326,7 @@ mod tests {
         let again = step(stopping, Event::Start, 5).0;
         assert_eq!(again, State::Stopping { again: true });
         assert_eq!(step(again, ENDED, 6), (State::Starting { failures: 0 }, Action::Start));
-        assert_eq!(step(again, Event::Stop, 6).0, stopping);
+        assert_eq!(step(again, Event::Stop, 6), (stopping, Action::Stop));
         // The stop came while it was being started.
         let (stopping, _) = step(State::Starting { failures: 0 }, Event::Stop, 5);
         assert_eq!(step(stopping, Event::Started, 6), (stopping, Action::Stop));
@@ -347,10 +369,11 @@ mod tests {
     #[test]
     fn who_waits_for_whom() {
         let up = State::Running { since_ms: 0, failures: 0, well: true };
-        let pausing = State::Pausing { until_ms: 0, failures: 1 };
+        let pausing = |failures| State::Pausing { until_ms: 0, failures };
         for (state, past, fulfilled) in [
             (State::Waiting, false, false),
-            (pausing, false, false),
+            (pausing(0), false, false),
+            (pausing(1), true, false),
             (up, true, true),
             (State::Done, true, true),
             (State::Failed, true, false),

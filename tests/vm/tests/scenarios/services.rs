@@ -70,14 +70,18 @@ fn strike(machine: &Machine, victim: &str) -> Result<()> {
 #[test]
 fn an_operators_services_are_kept_and_wrong_ones_refused() -> Result<()> {
     let mut machine = Template::of_release("v1")?.start("services")?;
-    let web = put(&machine, "/tmp", "web", "echo here; exec sleep infinity", "")?;
+    machine.ssh()?.run("mkdir -p /var/shared")?.ok("mkdir")?;
+    let rest = "mounts = [{ source = \"/var/shared\", write = true }]";
+    let shell = "echo here; touch /var/shared/there; exec sleep infinity";
+    let web = put(&machine, "/tmp", "web", shell, rest)?;
     let (code, answer) = guest::osctl(&machine, &format!("service enable {web}"))?;
     assert_eq!(code, 0, "{answer}");
     let (code, answer) = guest::osctl(&machine, "service enable web")?;
     assert_eq!((code, answer.get("changed")), (1, Some(&Value::Bool(false))), "{answer}");
     let now = service(&machine, "web")?;
     assert_eq!((word(&now, "state"), word(&now, "origin")), ("running", "operator"), "{now}");
-    assert_eq!(now.get("privileges"), Some(&Value::Array(Vec::new())), "least privilege");
+    assert_eq!(now.get("privileges"), Some(&serde_json::json!(["writes /var/shared"])), "{now}");
+    machine.ssh()?.run("ls /var/shared/there")?.ok("what it wrote")?;
 
     requirements(&machine)?;
     refusals(&machine)?;
@@ -116,7 +120,10 @@ fn requirements(machine: &Machine) -> Result<()> {
     put(machine, "/tmp", "prep", "echo done", oneshot)?;
     let (code, answer) = guest::osctl(machine, &format!("service enable {prep}"))?;
     assert_eq!(code, 0, "{answer}");
-    wait_state(machine, "needs", "running")
+    wait_state(machine, "needs", "running")?;
+    let now = service(machine, "needs")?;
+    assert_eq!(now.get("privileges"), Some(&Value::Array(Vec::new())), "least privilege: {now}");
+    Ok(())
 }
 
 fn refusals(machine: &Machine) -> Result<()> {
@@ -124,6 +131,7 @@ fn refusals(machine: &Machine) -> Result<()> {
         ("after = [\"nowhere\"]", "`nowhere`, which does not exist"),
         ("after = [\"wrong\"]", "these wait for each other: wrong"),
         ("before = [\"network\"]", "built-in services wait for no other"),
+        ("gate = true", "`gate` is for built-in services"),
         ("capabilites = [\"CAP_KILL\"]", "capabilites"),
     ] {
         let file = put(machine, "/tmp", "wrong", "true", rest)?;
