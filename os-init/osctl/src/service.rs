@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
-use os_init::services::file::{FILE_MAX, ServiceFile};
+use os_init::services::file::{FILE_MAX, SOCKET, ServiceFile};
 use os_init::services::wire::{
     Changed, EnableRequest, ListRequest, LogsRequest, NameRequest, services_client::ServicesClient,
 };
@@ -14,9 +14,6 @@ use tonic::transport::Channel;
 use crate::arguments::Service;
 use crate::failure::{DONE, Failure, NOTHING};
 use crate::{tell, validate};
-
-/// The manager's socket.
-const SOCKET: &str = "/run/os-services/services.sock";
 
 /// Connects to the services manager.
 ///

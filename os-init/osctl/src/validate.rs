@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use os_init::services::file::ServiceFile;
-use os_init::services::{built_in, graph, operator};
+use os_init::services::{built_in, definitions, operator};
 use serde::Serialize;
 
 use crate::failure::{DONE, Failure, REFUSED};
@@ -49,17 +49,11 @@ pub fn run(files: &[PathBuf], json: bool) -> Result<u8, Failure> {
     // Elsewhere than on a machine, the built-in services are not known.
     let beside = built_in::all().ok();
     if let Some(built_in) = beside.clone() {
-        let others = operator::Folder::at(operator::FOLDER).all().unwrap_or_default();
-        let mut added: Vec<ServiceFile> =
-            others.into_iter().filter_map(|it| it.file.ok()).collect();
-        added.retain(|file| !parsed.iter().any(|it| it.name == file.name));
-        added.extend(parsed);
-        let graph = graph::arrange(built_in, added)
-            .map_err(|why| Failure::system(format!("the built-in services: {why}")))?;
+        let folder = operator::Folder::at(operator::FOLDER);
+        let refused = definitions::refusals(built_in, &folder, &parsed).map_err(Failure::system)?;
         for verdict in &mut verdicts {
-            let refused =
-                graph.refused.iter().find(|(name, _)| verdict.name.as_ref() == Some(name));
-            if let Some((_, why)) = refused {
+            let why = refused.iter().find(|(name, _)| verdict.name.as_ref() == Some(name));
+            if let Some((_, why)) = why {
                 verdict.problem = Some(why.to_string());
             }
         }

@@ -1,7 +1,7 @@
 //! All services of this machine: the built-in ones, and the operator's beside them.
 
 use super::built_in;
-use super::file::ServiceFile;
+use super::file::{Invalid, ServiceFile};
 use super::graph::{self, Graph};
 use super::operator::Folder;
 use std::path::Path;
@@ -30,16 +30,10 @@ pub struct Definitions {
 }
 
 impl Definition {
-    /// Whether the health gate waits for it.
+    /// Whether the health gate waits for it, so that nobody takes it down for long.
     #[must_use]
     pub fn is_gated(&self) -> bool {
         self.built_in && self.file.gate.unwrap_or(true)
-    }
-
-    /// Whether the machine is not healthy without it, so that nobody takes it down for long.
-    #[must_use]
-    pub fn is_needed(&self) -> bool {
-        self.built_in && self.is_gated()
     }
 }
 
@@ -97,7 +91,7 @@ impl Definitions {
             let missing = file.requires_path.clone().filter(|path| !Path::new(path).exists());
             let built_in = own.contains(&file.name);
             let mut made = Definition { file: Arc::new(file), built_in, enabled: true, missing };
-            made.enabled = made.is_needed() || is_enabled(&made.file.name);
+            made.enabled = made.is_gated() || is_enabled(&made.file.name);
             made
         });
         let left_out = refused.into_iter().map(|(name, why)| (name, why.to_string()));
@@ -115,6 +109,24 @@ impl Definitions {
     pub fn why_left_out(&self, name: &str) -> Option<&str> {
         self.left_out.iter().find(|(it, _)| it == name).map(|(_, why)| why.as_str())
     }
+}
+
+/// What would be left out, and why, if the `candidates` took their places among the files in `folder`.
+///
+/// # Errors
+/// A message, when the built-in services do not fit among themselves, or the folder cannot be read.
+pub fn refusals(
+    built_in: Vec<ServiceFile>,
+    folder: &Folder,
+    candidates: &[ServiceFile],
+) -> Result<Vec<(String, Invalid)>, String> {
+    let found = folder.all().map_err(|error| format!("list the service files: {error}"))?;
+    // As they were written: a `before` that a candidate no longer has must be nowhere any more.
+    let others = found.into_iter().filter_map(|it| it.file.ok());
+    let others = others.filter(|file| candidates.iter().all(|it| it.name != file.name));
+    let added = others.chain(candidates.iter().cloned()).collect();
+    let graph = graph::arrange(built_in, added).map_err(|e| format!("order the services: {e}"))?;
+    Ok(graph.refused)
 }
 
 #[cfg(test)]
@@ -156,5 +168,21 @@ mod tests {
         assert!(all.why_left_out("lost").unwrap().contains("nowhere"));
         assert_eq!(all.why_left_out("time"), Some("two services are named `time`"));
         assert_eq!(all.why_left_out("web"), None);
+    }
+
+    #[test]
+    fn a_candidate_takes_the_place_of_its_older_self() {
+        let path = std::env::temp_dir().join(format!("candidates-{}", std::process::id()));
+        let folder = Folder::at(&path);
+        folder.put("web", &file("web", "before = [\"log\"]")).unwrap();
+        folder.put("log", &file("log", "")).unwrap();
+        let asked = |rest: &str| {
+            let built_in = vec![ServiceFile::parse(&file("network", "")).unwrap()];
+            refusals(built_in, &folder, &[ServiceFile::parse(&file("web", rest)).unwrap()]).unwrap()
+        };
+        // No cycle with the `before` that it had.
+        assert_eq!(asked("after = [\"log\", \"network\"]"), []);
+        assert!(matches!(asked("after = [\"web\"]").as_slice(), [(_, Invalid::Cycle(_))]));
+        std::fs::remove_dir_all(&path).unwrap();
     }
 }

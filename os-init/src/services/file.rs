@@ -42,6 +42,8 @@ use std::path::Path;
 
 /// Where the services manager's socket lies: who sees this folder as root may command all services.
 pub const SOCKET_FOLDER: &str = "/run/os-services";
+/// The socket, in [`SOCKET_FOLDER`].
+pub const SOCKET: &str = "/run/os-services/services.sock";
 /// The longest service name, in bytes.
 pub const NAME_MAX: usize = 32;
 /// The largest service file that is read, in bytes.
@@ -291,10 +293,16 @@ fn default_stop_s() -> u64 {
     10
 }
 
-/// Whether a service may be named so.
-pub fn is_name(name: &str) -> bool {
+/// A name that a service may bear; no such name leads out of a folder.
+///
+/// # Errors
+/// [`Invalid::Value`].
+pub fn named(name: &str) -> Result<&str, Invalid> {
     let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
-    !name.is_empty() && name.len() <= NAME_MAX && name.bytes().all(plain)
+    match !name.is_empty() && name.len() <= NAME_MAX && name.bytes().all(plain) {
+        true => Ok(name),
+        false => Err(Invalid::Value("name", "is not 1 to 32 of a-z, 0-9 and -".into())),
+    }
 }
 
 /// Why a service file, or a set of them, is refused.
@@ -360,9 +368,7 @@ impl ServiceFile {
         if self.format != 1 {
             return Err(Invalid::Format(self.format));
         }
-        if !is_name(&self.name) {
-            return Err(Invalid::Value("name", "is not 1 to 32 of a-z, 0-9 and -".into()));
-        }
+        named(&self.name)?;
         if !self.command.first().is_some_and(|program| program.starts_with('/')) {
             return Err(Invalid::Value("command", "does not begin with an absolute path".into()));
         }

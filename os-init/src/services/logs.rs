@@ -1,7 +1,7 @@
 //! What a service wrote: the two files of `os-log`, read as one, and followed.
 
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -59,7 +59,6 @@ fn open(folder: &Path, name: &str) -> io::Result<(Reader, Vec<u8>)> {
     let newer = reader.news()?;
     match File::open(folder.join(format!("{name}.log.1"))) {
         Ok(mut older) => {
-            older.seek(SeekFrom::Start(0))?;
             older.read_to_end(&mut bytes)?;
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -431,13 +431,18 @@ impl Manager {
                     let _ = reply.send(Ok(Changed { service, changed }));
                 }
                 Progress::Missed => {
-                    let why = match blocked {
-                        Some((whom, state)) => {
-                            format!("{name} requires {whom}, which is {}", state.word())
+                    let why = match (aim, blocked) {
+                        (Aim::Down, _) => {
+                            format!("{name} was started again meanwhile; stop it once more")
                         }
-                        None => {
+                        (Aim::Up, Some((whom, state))) => format!(
+                            "{name} requires {whom}, which is {}; `osctl service status {whom}`",
+                            state.word()
+                        ),
+                        (Aim::Up, None) => {
                             let reason = service.reason.as_deref().unwrap_or("not started");
-                            format!("{name} is {}: {reason}", service.state.word())
+                            let state = service.state.word();
+                            format!("{name} is {state}: {reason}; `osctl service logs {name}`")
                         }
                     };
                     let _ = reply.send(Err(Status::aborted(why)));

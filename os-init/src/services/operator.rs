@@ -9,7 +9,7 @@
 //! | mark made or removed, folder flushed | the mark or not |
 //! | file removed, then its mark, folder flushed | both, the mark alone (nobody's), or none |
 
-use super::file::{FILE_MAX, Invalid, ServiceFile, is_name};
+use super::file::{FILE_MAX, Invalid, ServiceFile};
 use crate::setup::store;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -137,20 +137,10 @@ impl Folder {
     }
 }
 
-/// Refuses a name that could lead out of the folder.
-///
-/// # Errors
-/// [`Invalid::Value`].
-pub fn named(name: &str) -> Result<&str, Invalid> {
-    match is_name(name) {
-        true => Ok(name),
-        false => Err(Invalid::Value("name", "is not 1 to 32 of a-z, 0-9 and -".into())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::services::file::named;
 
     fn folder(name: &str) -> Folder {
         let path = std::env::temp_dir().join(format!("operator-{name}-{}", std::process::id()));

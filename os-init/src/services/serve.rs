@@ -4,12 +4,12 @@
 //! Files are read and written here, by the task of the caller: a disk that hangs holds one caller,
 //! never the manager's loop.
 
-use super::definitions::{Definition, Definitions};
-use super::file::ServiceFile;
-use super::operator::{Folder, named};
+use super::definitions::{Definition, Definitions, refusals};
+use super::file::{SOCKET, ServiceFile, named};
+use super::operator::Folder;
 use super::orders::{Aim, Order, Verb};
 use super::wire::services_server::{Services, ServicesServer};
-use super::{gate_facts, logs, manage, run, wire};
+use super::{built_in, gate_facts, logs, manage, run, status, wire};
 use crate::boot_facts::BootFacts;
 use crate::gate::{Facts, Verdict};
 use std::path::Path;
@@ -23,8 +23,6 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-/// The manager's socket, in [`super::file::SOCKET_FOLDER`].
-pub const SOCKET: &str = "/run/os-services/services.sock";
 const CONTROL: &str = "/run/bascule/control.sock";
 /// PID 1 may not hold the manager's loop for longer than this.
 const TALK_MAX: Duration = Duration::from_secs(2);
@@ -82,7 +80,11 @@ type Answer<T> = Result<Response<T>, Status>;
 #[tonic::async_trait]
 impl Services for Calls {
     async fn list(&self, _: Request<wire::ListRequest>) -> Answer<wire::ServiceList> {
-        Ok(Response::new(self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()))
+        let mut list = self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for service in list.services.iter_mut().filter(|it| it.up_s.is_some()) {
+            service.memory_bytes = status::memory(&service.name);
+        }
+        Ok(Response::new(list))
     }
 
     async fn inspect(&self, request: Request<wire::NameRequest>) -> Answer<wire::ServiceDetail> {
@@ -119,21 +121,9 @@ impl Services for Calls {
                 let why = format!("the file is of a service `{}`, not `{name}`", parsed.name);
                 return Err(Status::invalid_argument(why));
             }
-            let definitions = self.definitions().await?;
-            if definitions.get(&name).is_some_and(|it| it.built_in) {
-                let why = format!("`{name}` is built in; give yours another name");
-                return Err(Status::failed_precondition(why));
-            }
-            let others = definitions.services.iter().filter(|it| it.file.name != name);
-            let (own, mut added): (Vec<_>, Vec<_>) = others.partition(|it| it.built_in);
-            let files = |list: Vec<&Definition>| -> Vec<ServiceFile> {
-                list.iter().map(|it| (*it.file).clone()).collect()
-            };
-            let (own, mut all) = (files(own), files(std::mem::take(&mut added)));
-            all.push(parsed);
-            let graph = super::graph::arrange(own, all);
-            let graph = graph.map_err(|e| Status::failed_precondition(e.to_string()))?;
-            if let Some((_, why)) = graph.refused.iter().find(|(refused, _)| *refused == name) {
+            let folder = self.folder.clone();
+            let refused = move || refusals(built_in::all()?, &folder, &[parsed]);
+            if let Some((_, why)) = on_disk(refused).await?.iter().find(|(it, _)| *it == name) {
                 return Err(Status::failed_precondition(why.to_string()));
             }
         }
@@ -224,7 +214,7 @@ impl Calls {
     /// Nobody shuts themselves out of a machine far away.
     fn may_be_down(&self, definitions: &Definitions, name: &str) -> Result<(), Status> {
         match definitions.get(name) {
-            Some(it) if it.is_needed() => Err(Status::failed_precondition(format!(
+            Some(it) if it.is_gated() => Err(Status::failed_precondition(format!(
                 "the machine is not healthy without `{name}`; `osctl service restart {name}` works"
             ))),
             None if !self.is_listed(name) => known(definitions, name).map(drop),
@@ -267,7 +257,9 @@ fn known<'a>(definitions: &'a Definitions, name: &str) -> Result<&'a Definition,
         return Ok(definition);
     }
     Err(match definitions.why_left_out(name) {
-        Some(why) => Status::failed_precondition(format!("the file of {name} is left out: {why}")),
+        Some(why) => Status::failed_precondition(format!(
+            "the file of {name} is left out: {why}; mend it, or `osctl service rm {name}`"
+        )),
         None => Status::not_found(format!("no service is named `{name}`; `osctl service list`")),
     })
 }

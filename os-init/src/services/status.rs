@@ -40,7 +40,8 @@ impl Manager {
             restarts: service.restarts,
             reason: self.reason(name, service),
             privileges: file.privileges(),
-            memory_bytes: up_s.and_then(|_| memory(name)),
+            // Read for who asks, not at every turn of the loop.
+            memory_bytes: None,
             kind: match file.kind {
                 Kind::Daemon => "daemon",
                 Kind::Oneshot => "oneshot",
@@ -68,7 +69,8 @@ impl Manager {
 }
 
 /// What is charged to the service's cgroup, in bytes.
-fn memory(name: &str) -> Option<u64> {
+#[must_use]
+pub fn memory(name: &str) -> Option<u64> {
     let path = format!("/sys/fs/cgroup/bascule/{name}/memory.current");
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }

@@ -109,7 +109,7 @@ fn requirements(machine: &Machine) -> Result<()> {
     let rest = "requires = [\"prep\"]";
     let needs = put(machine, "/tmp", "needs", "exec sleep infinity", rest)?;
     let why = refused(machine, &format!("service enable {needs}"))?;
-    assert_eq!(why, "needs requires prep, which is failed");
+    assert_eq!(why, "needs requires prep, which is failed; `osctl service status prep`");
     let now = service(machine, "needs")?;
     assert_eq!(word(&now, "state"), "waiting", "{now}");
     assert_eq!(word(&now, "reason"), "requires prep, which is failed");
