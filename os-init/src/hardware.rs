@@ -106,9 +106,8 @@ fn step(pattern: &[u8], p: usize, byte: u8) -> Option<usize> {
 /// Loads what the devices that are there ask for. Modules that fail are passed over: a device
 /// without its driver is missed by whoever needs it, by name.
 pub fn load(release: &str) {
-    let folder = PathBuf::from("/lib/modules").join(release);
-    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default();
-    let modules = Modules::parse(&read("modules.alias"), &read("modules.dep"));
+    let folder = folder_of(release);
+    let modules = read(&folder);
     // A driver brings up a bus with devices of its own: again, until nothing new appears.
     let mut seen = BTreeSet::new();
     for _ in 0..4 {
@@ -117,11 +116,36 @@ pub fn load(release: &str) {
         if fresh.is_empty() {
             return;
         }
-        for name in modules.wanted(&fresh) {
-            let Ok(file) = fs::File::open(folder.join(&name)) else { continue };
-            let _ = nix::kmod::finit_module(&file, c"", flags(&name));
-        }
+        insert(&modules, &folder, &fresh);
         seen.extend(fresh);
+    }
+}
+
+/// Loads the module of a file system that the kernel does not know yet. One that cannot be loaded is
+/// missed by who mounts it, by name.
+pub fn load_file_system(name: &str) {
+    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    if known.lines().any(|line| line.split_whitespace().last() == Some(name)) {
+        return;
+    }
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let folder = folder_of(release.trim());
+    insert(&read(&folder), &folder, &BTreeSet::from([format!("fs-{name}")]));
+}
+
+fn folder_of(release: &str) -> PathBuf {
+    PathBuf::from("/lib/modules").join(release)
+}
+
+fn read(folder: &Path) -> Modules {
+    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default();
+    Modules::parse(&read("modules.alias"), &read("modules.dep"))
+}
+
+fn insert(modules: &Modules, folder: &Path, aliases: &BTreeSet<String>) {
+    for name in modules.wanted(aliases) {
+        let Ok(file) = fs::File::open(folder.join(&name)) else { continue };
+        let _ = nix::kmod::finit_module(&file, c"", flags(&name));
     }
 }
 

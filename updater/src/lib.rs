@@ -20,7 +20,11 @@ pub mod policy;
 pub mod registry;
 pub mod schedule;
 pub mod self_test;
+#[cfg(feature = "network")]
+pub mod service_image;
 pub mod settings;
 pub mod site;
+#[cfg(feature = "network")]
+pub mod vouch;
 #[cfg(feature = "network")]
 pub mod wire;

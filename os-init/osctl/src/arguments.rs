@@ -6,7 +6,8 @@ use clap::{Parser, Subcommand};
 
 /// Shows how this machine stands, and looks after its services.
 ///
-/// Exit codes: 0 done, 1 nothing to do, 2 refused, 100 usage, 111 system failure.
+/// Exit codes: 0 done, 1 nothing to do, 2 refused, 3 not known now, 4 corrupt, 100 usage, 111 system
+/// failure.
 #[derive(Debug, Parser)]
 #[command(name = "osctl", version, max_term_width = 100)]
 pub struct Arguments {
@@ -96,6 +97,23 @@ pub enum Service {
         /// The files
         #[arg(required = true)]
         files: Vec<PathBuf>,
+    },
+    /// Pull the image of a service from its registry; starts nothing
+    Pull {
+        /// The service, or an image: registry/repository@sha256:…
+        service: String,
+    },
+    /// Run a service by another image; put back by itself if it does not get healthy
+    Upgrade {
+        /// The service
+        name: String,
+        /// The image: registry/repository@sha256:…
+        image: String,
+    },
+    /// Run a service by what it ran by before its last upgrade
+    Rollback {
+        /// The service
+        name: String,
     },
     /// Stop a service and remove its file
     Rm {

@@ -8,6 +8,10 @@ pub const DONE: u8 = 0;
 pub const NOTHING: u8 = 1;
 /// A rule says no, or what was asked for did not work.
 pub const REFUSED: u8 = 2;
+/// It cannot be found out now; the same may work later.
+pub const CANNOT_KNOW: u8 = 3;
+/// Bytes are not what was signed.
+pub const CORRUPT: u8 = 4;
 /// The command line is wrong.
 pub const USAGE: u8 = 100;
 /// The system failed.
@@ -56,6 +60,11 @@ impl Failure {
 
     /// The word of its class in JSON.
     pub fn class(&self) -> &'static str {
-        if self.code == REFUSED { "refused" } else { "system" }
+        match self.code {
+            REFUSED => "refused",
+            CANNOT_KNOW => "cannot-know",
+            CORRUPT => "corrupt",
+            _ => "system",
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! `osctl`: the operator's hand on the machine. It asks and tells; it decides nothing.
 //!
 //! Reading order: [`arguments`] is the command line; [`status`] and [`service`] carry it out;
-//! [`validate`] needs no machine; [`tell`] words what they found; [`failure`] has the exit codes.
+//! [`image`] has the updater pull; [`validate`] needs no machine; [`tell`] words what they found; [`failure`] has the exit codes.
 
 mod arguments;
 mod failure;
+mod image;
 mod service;
 mod status;
 mod tell;

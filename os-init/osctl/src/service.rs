@@ -6,14 +6,15 @@ use std::path::Path;
 
 use os_init::services::file::{FILE_MAX, SOCKET, ServiceFile};
 use os_init::services::wire::{
-    Changed, EnableRequest, ListRequest, LogsRequest, NameRequest, services_client::ServicesClient,
+    Changed, EnableRequest, ListRequest, LogsRequest, NameRequest, UpgradeRequest,
+    services_client::ServicesClient,
 };
 use os_init::socket;
 use tonic::transport::Channel;
 
 use crate::arguments::Service;
 use crate::failure::{DONE, Failure, NOTHING};
-use crate::{tell, validate};
+use crate::{image, tell, validate};
 
 /// Connects to the services manager.
 ///
@@ -48,8 +49,22 @@ pub async fn run(command: Service, json: bool) -> Result<u8, Failure> {
         Service::Logs { name, follow, lines } => {
             return logs(LogsRequest { name: name.clone(), follow: *follow, lines: *lines }).await;
         }
+        Service::Pull { service } => {
+            let report = image::pull(&image_of(service).await?, json).await?;
+            tell::pulled(&report, json);
+            return Ok(if report.was_there { NOTHING } else { DONE });
+        }
+        Service::Upgrade { name, image } => {
+            image::pull(image, json).await?;
+            let request = UpgradeRequest { name: name.clone(), image: image.clone() };
+            (connect().await?.upgrade(request).await, name.clone())
+        }
+        Service::Rollback { name } => (connect().await?.rollback(named(name)).await, name.clone()),
         Service::Enable { service } => {
-            let request = enable(service)?;
+            let (request, image) = enable(service)?;
+            if let Some(image) = image {
+                image::pull(&image, json).await?;
+            }
             let name = request.name.clone();
             (connect().await?.enable(request).await, name)
         }
@@ -81,15 +96,33 @@ async fn status(name: &str, json: bool) -> Result<u8, Failure> {
     Ok(DONE)
 }
 
-/// A name as it is; a file is read, and must be a service's.
-fn enable(service: &str) -> Result<EnableRequest, Failure> {
+/// The image that a word means: itself, or that of the service of this name.
+async fn image_of(word: &str) -> Result<String, Failure> {
+    if word.contains('@') {
+        return Ok(word.to_owned());
+    }
+    let list = connect().await?.list(ListRequest {}).await.map_err(lost)?.into_inner();
+    match list.services.iter().find(|it| it.name == word) {
+        Some(service) if service.image.is_empty() => {
+            let why = format!("the root of {word} is the OS itself; there is nothing to pull");
+            Err(Failure::refused(why))
+        }
+        Some(service) => Ok(service.image.clone()),
+        None => Err(Failure::refused(format!(
+            "{word} is neither a service nor registry/repository@sha256:<64 hex digits>"
+        ))),
+    }
+}
+
+/// A name as it is; a file is read, and must be a service's. With the image that it names.
+fn enable(service: &str) -> Result<(EnableRequest, Option<String>), Failure> {
     if !service.ends_with(".toml") {
-        return Ok(EnableRequest { name: service.to_owned(), file: String::new() });
+        return Ok((EnableRequest { name: service.to_owned(), file: String::new() }, None));
     }
     let file = read(Path::new(service))?;
     let parsed = ServiceFile::parse(&file);
     let parsed = parsed.map_err(|why| Failure::refused(format!("{service}: {why}")))?;
-    Ok(EnableRequest { name: parsed.name, file })
+    Ok((EnableRequest { name: parsed.name, file }, parsed.image))
 }
 
 /// Reads a service file, and no more than one may hold.

@@ -1,6 +1,7 @@
 //! The words of `osctl`: a line or a small table for people, one JSON object for programs.
 
 use os_init::services::wire::{Service, ServiceDetail, ServiceList};
+use updater::wire::PullReport;
 
 use crate::failure::Failure;
 use crate::status::{Amount, Machine};
@@ -39,6 +40,12 @@ pub fn list(list: &ServiceList, as_json: bool) {
             service.memory_bytes.map(size).unwrap_or_default(),
             service.origin,
         );
+        if !service.image.is_empty() {
+            println!("{:16} by {}", "", service.image);
+        }
+        if !service.set_aside.is_empty() {
+            println!("{:16} set aside: {}", "", service.set_aside);
+        }
     }
     for file in &list.left_out {
         println!("{:16} left out: {}", file.name, file.reason);
@@ -61,6 +68,15 @@ pub fn one(service: &Service, as_json: bool) {
         println!("restarts  {}", service.restarts);
     }
     println!("kind      {}, {}", service.kind, service.origin);
+    match (service.image.as_str(), service.own_image.as_str()) {
+        ("", _) => {}
+        (image, own) if image == own => println!("image     {image}"),
+        (image, "") => println!("image     {image}, upgraded; its own root is the OS"),
+        (image, own) => println!("image     {image}, upgraded; its file names {own}"),
+    }
+    if !service.set_aside.is_empty() {
+        println!("set aside {}", service.set_aside);
+    }
     println!("at boot   {}", if service.enabled { "started" } else { "not started (disabled)" });
     if let Some(memory) = service.memory_bytes {
         println!("memory    {}", size(memory));
@@ -96,6 +112,19 @@ pub fn changed(name: &str, service: Option<&Service>, changed: bool, as_json: bo
     match service {
         Some(service) => println!("{name} is{so} {}", service.state),
         None => println!("{name} is removed"),
+    }
+}
+
+/// What became of a pull.
+pub fn pulled(report: &PullReport, as_json: bool) {
+    if as_json {
+        return json(report);
+    }
+    if report.was_there {
+        println!("{} is on this machine already", report.image);
+    } else {
+        let size = size(report.downloaded_bytes);
+        println!("{} pulled, {size}, signed by {}", report.image, report.key);
     }
 }
 

@@ -17,7 +17,7 @@ const CHRONY: &str = "/run/bascule/time/chrony.conf";
 const NTP_PORT: u16 = 123;
 
 /// Folder, mode, owner. Those below `/var` are on the state partition when there is one.
-const FOLDERS: [(&str, u32, u32); 9] = [
+const FOLDERS: [(&str, u32, u32); 10] = [
     (super::file::SOCKET_FOLDER, 0o700, 0),
     ("/run/bascule/etc", 0o755, 0),
     ("/run/bascule/log", 0o700, 0),
@@ -26,6 +26,7 @@ const FOLDERS: [(&str, u32, u32); 9] = [
     ("/run/systemd/netif", 0o755, NETWORK_USER),
     ("/var/lib/bascule/time", 0o700, 0),
     ("/var/lib/bascule/home", 0o700, 0),
+    (super::images::FOLDER, 0o700, 0),
     ("/var/lib/bascule/update", 0o700, 0),
 ];
 

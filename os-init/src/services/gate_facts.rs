@@ -6,6 +6,9 @@ use super::supervisor::State;
 use crate::gate::{Facts, Probe, STEADY_MS, ServiceFact, Verdict};
 use std::collections::BTreeMap;
 
+/// The word for a gate that has passed.
+pub const PASSED: &str = "passed";
+
 /// The facts at `now_ms`.
 #[must_use]
 pub fn gather(services: &BTreeMap<String, Supervised>, probed: &Probed, now_ms: u64) -> Facts {
@@ -58,7 +61,7 @@ pub fn line(verdict: &Verdict) -> String {
 #[must_use]
 pub fn words(verdict: &Verdict) -> String {
     match verdict {
-        Verdict::Passed => "passed".into(),
+        Verdict::Passed => PASSED.into(),
         Verdict::Pending(reason) => reason.clone(),
         Verdict::Failed(reason) => format!("failed: {reason}"),
     }

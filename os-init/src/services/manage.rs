@@ -6,9 +6,9 @@
 //! who order. A restart of containerd is noticed by a failed wait; the service is then looked up,
 //! and adopted when it still runs.
 
-use super::definitions::{Definition, Definitions};
+use super::definitions::{Definition, Definitions, Sources};
 use super::file::{Kind, Restart, ServiceFile};
-use super::operator::{self, Folder};
+use super::operator::Folder;
 use super::orders::{self, Aim, Order, Progress, Verb};
 use super::run::{self, News, Run, What};
 use super::runtime::{self, AWAY_PAUSE, Runtime, Task};
@@ -36,6 +36,8 @@ const STATE_MAX: Duration = Duration::from_secs(15);
 const OTHERS_MAX_MS: u64 = 90_000;
 /// Services that a person has stopped, an empty file each: until the machine is started again.
 const STOPPED: &str = "/run/bascule/stopped";
+/// A built-in service is started so often by an image that was chosen for it.
+const IMAGE_TRIES: u32 = 3;
 
 /// One service under supervision.
 pub struct Supervised {
@@ -49,6 +51,8 @@ pub struct Supervised {
     pub reason: Option<String>,
     /// By what it was started last.
     runs_by: Option<Arc<ServiceFile>>,
+    /// The image that it does not run by in this boot, although it was chosen.
+    fell_back: Option<String>,
     /// Its file is gone: it is forgotten once it has ended.
     gone: bool,
 }
@@ -82,8 +86,8 @@ pub struct Manager {
 pub async fn run() -> Result<(), String> {
     folders_in_time(Config::load_running()).await?;
     // After the folders: what a service requires may be made there.
-    let folder = Folder::at(operator::FOLDER);
-    let definitions = definitions_in_time(&folder).await?;
+    let sources = Sources::of_machine();
+    let definitions = definitions_in_time(&sources).await?;
     let (news, mut inbox) = mpsc::channel(64);
     let mut resolv = String::new();
     let mut manager = Manager {
@@ -102,7 +106,7 @@ pub async fn run() -> Result<(), String> {
     let probes = probes::spawn(manager.runtime.clone(), updater);
     let shown = Arc::new(Mutex::new(manager.shown("starting".into())));
     let (orders, mut ordered) = mpsc::channel(16);
-    tokio::spawn(serve::run(Arc::clone(&shown), orders, folder));
+    tokio::spawn(serve::run(Arc::clone(&shown), orders, sources));
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| format!("watch TERM: {e}"))?;
     let mut tick = tokio::time::interval(TICK);
     loop {
@@ -130,15 +134,15 @@ pub async fn run() -> Result<(), String> {
 
 /// All service files; without the operator's where the state partition does not answer: the
 /// machine has to be reached all the same.
-async fn definitions_in_time(folder: &Folder) -> Result<Definitions, String> {
-    let asked = folder.clone();
+async fn definitions_in_time(sources: &Sources) -> Result<Definitions, String> {
+    let asked = sources.clone();
     let load = tokio::task::spawn_blocking(move || Definitions::load(&asked));
     match tokio::time::timeout(STATE_MAX, load).await {
         Ok(Ok(loaded)) => loaded,
         Ok(Err(error)) => Err(format!("read the service files: {error}")),
         Err(_) => {
             let why = format!("no answer within {} s", STATE_MAX.as_secs());
-            Definitions::without(built_in::all()?, operator::FOLDER, &why)
+            Definitions::without(built_in::all()?, &why)
         }
     }
 }
@@ -194,12 +198,36 @@ impl Supervised {
     fn new(definition: Definition) -> Self {
         let runs = definition.enabled && definition.missing.is_none();
         let reason = match &definition.missing {
-            Some(path) => Some(format!("nothing to do: there is no {path}")),
+            Some(missing) => Some(missing.to_string()),
             None if !runs => Some("disabled".into()),
             None => None,
         };
         let state = if runs { State::Waiting } else { State::Stopped };
-        Self { definition, state, restarts: 0, reason, runs_by: None, gone: false }
+        Self { definition, state, restarts: 0, reason, runs_by: None, fell_back: None, gone: false }
+    }
+
+    fn take_definition(&mut self, definition: Definition) {
+        self.definition = match &self.fell_back {
+            Some(image) if definition.chosen() == image => definition.by_its_own(failed_words()),
+            _ => definition,
+        };
+    }
+
+    /// A built-in service that does not come up by an image that was chosen for it runs by its own:
+    /// the machine is reached by it.
+    fn fall_back(&mut self) {
+        let chosen = self.definition.chosen();
+        let failed =
+            matches!(self.state, State::Pausing { failures, .. } if failures >= IMAGE_TRIES);
+        if failed && self.definition.built_in && !chosen.is_empty() {
+            let (name, image) = (&self.definition.file.name, chosen.to_owned());
+            warn(&format!(
+                "{name}: {image} {}; its own root runs until the next boot",
+                failed_words()
+            ));
+            self.definition = self.definition.by_its_own(failed_words());
+            self.fell_back = Some(image);
+        }
     }
 
     fn policy(&self) -> Policy {
@@ -227,7 +255,7 @@ impl Manager {
         self.left_out = definitions.left_out;
         for definition in definitions.services {
             match self.services.get_mut(&definition.file.name) {
-                Some(known) => known.definition = definition,
+                Some(known) => known.take_definition(definition),
                 None => {
                     let name = definition.file.name.clone();
                     let mut service = Supervised::new(definition);
@@ -302,6 +330,7 @@ impl Manager {
             && matches!((service.state, event), (State::Pausing { .. }, Event::Ended { .. }))
         {
             service.restarts = service.restarts.saturating_add(1);
+            service.fall_back();
         }
     }
 
@@ -389,13 +418,16 @@ impl Manager {
             return;
         };
         service.gone = verb == Verb::Forget;
+        if verb == Verb::Try {
+            service.fell_back = None;
+        }
         let runs_by = service.runs_by.as_deref();
         let newer = runs_by.is_some_and(|old| !old.runs_like(&service.definition.file));
         let before = service.state;
         let events: &[Event] = match verb {
             Verb::Start => &[Event::Start],
-            Verb::Renew if !newer => &[Event::Start],
-            Verb::Renew | Verb::Restart => &[Event::Stop, Event::Start],
+            Verb::Renew | Verb::Try if !newer => &[Event::Start],
+            Verb::Renew | Verb::Try | Verb::Restart => &[Event::Stop, Event::Start],
             Verb::Stop | Verb::Forget => &[Event::Stop],
         };
         note_stopped(&name, verb.aim() == Aim::Down);
@@ -484,6 +516,10 @@ fn note_stopped(name: &str, stopped: bool) {
     if let Err(error) = noted {
         warn(&format!("note in {STOPPED} whether {name} was stopped: {error}"));
     }
+}
+
+fn failed_words() -> String {
+    format!("failed {IMAGE_TRIES} times in a row")
 }
 
 fn ended_words(status: u32) -> String {

@@ -6,13 +6,14 @@
 //!   does not fit; [`definitions`]: all of that together;
 //! - [`spec`]: the OCI runtime specification made from it, least privilege by default;
 //! - [`supervisor`]: when a service is started and restarted, one enum and one match;
-//! - [`runtime`]: containerd, the only place that talks to it; [`run`]: one run of one service,
+//! - [`runtime`]: containerd, the only place that talks to it, with [`roots`]; [`run`]: one run of one service,
 //!   with [`health`]: whether it is well;
 //! - [`manage`]: the loop that performs all this; [`orders`]: what people ask of it;
 //!   [`probes`], [`gate_facts`]: what the health gate asks;
 //! - [`console`], [`folders`], [`devices`], [`resolv`]: what the services find when they start;
 //! - [`direct`]: a service without its container, when containerd does not start;
-//! - [`wire`], [`serve`], [`status`], [`logs`]: what others may ask and what PID 1 is told.
+//! - [`wire`], [`serve`], [`status`], [`logs`]: what others may ask and what PID 1 is told;
+//!   [`try_image`]: one service upgraded alone.
 
 pub mod built_in;
 pub mod console;
@@ -26,6 +27,7 @@ pub mod gate_facts;
 pub mod graph;
 #[cfg(feature = "containerd")]
 pub mod health;
+pub mod images;
 #[cfg(feature = "containerd")]
 pub mod logs;
 #[cfg(feature = "containerd")]
@@ -37,6 +39,8 @@ pub mod orders;
 pub mod probes;
 pub mod resolv;
 #[cfg(feature = "containerd")]
+pub mod roots;
+#[cfg(feature = "containerd")]
 pub mod run;
 #[cfg(feature = "containerd")]
 pub mod runtime;
@@ -46,5 +50,8 @@ pub mod spec;
 #[cfg(feature = "containerd")]
 pub mod status;
 pub mod supervisor;
+#[cfg(feature = "containerd")]
+pub mod try_image;
+pub mod upgrade;
 #[cfg(feature = "wire")]
 pub mod wire;

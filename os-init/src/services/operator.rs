@@ -1,19 +1,21 @@
 //! The operator's service files: `/var/lib/bascule/services/NAME.toml`, plain files on state.
 //!
 //! A service whose file lies there is started at every boot, unless an empty `NAME.disabled` lies
-//! beside it. Built-in services that may be left out are disabled in the same way.
+//! beside it. Built-in services that may be left out are disabled in the same way. `NAME.image` is
+//! another image for it, see [`super::upgrade`].
 //!
 //! | step | a power cut here leaves |
 //! |---|---|
 //! | file written beside, flushed, renamed, folder flushed | the old file or the new one, whole |
 //! | mark made or removed, folder flushed | the mark or not |
-//! | file removed, then its mark, folder flushed | both, the mark alone (nobody's), or none |
+//! | file removed, then its mark and its choice of an image, folder flushed | all, or what is nobody's |
 
 use super::file::{FILE_MAX, Invalid, ServiceFile};
+use super::upgrade::Upgrade;
 use crate::setup::store;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where they lie.
 pub const FOLDER: &str = "/var/lib/bascule/services";
@@ -49,6 +51,10 @@ impl Folder {
         self.0.join(format!("{name}.disabled"))
     }
 
+    fn choice(&self, name: &str) -> PathBuf {
+        self.0.join(format!("{name}.image"))
+    }
+
     /// All of them, by name.
     ///
     /// # Errors
@@ -75,12 +81,7 @@ impl Folder {
     /// # Errors
     /// Why it cannot be used.
     pub fn one(&self, name: &str) -> Result<ServiceFile, Invalid> {
-        let unreadable = |error: io::Error| Invalid::Unreadable(error.to_string());
-        let mut text = String::new();
-        let limit = FILE_MAX as u64 + 1;
-        File::open(self.path(name))
-            .and_then(|file| file.take(limit).read_to_string(&mut text))
-            .map_err(unreadable)?;
+        let text = read(&self.path(name)).map_err(|e| Invalid::Unreadable(e.to_string()))?;
         let file = ServiceFile::parse(&text)?;
         if file.name != name {
             let rule = format!("is `{}`, want the name of the file, `{name}`", file.name);
@@ -114,12 +115,32 @@ impl Folder {
         }
     }
 
+    /// The image that was chosen for the service, if one was.
+    ///
+    /// # Errors
+    /// Why the choice cannot be used.
+    pub fn upgrade(&self, name: &str) -> Result<Option<Upgrade>, Invalid> {
+        match read(&self.choice(name)) {
+            Ok(text) => Upgrade::parse(&text).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Invalid::Unreadable(error.to_string())),
+        }
+    }
+
+    /// Chooses an image for the service, whole or not at all.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn set_upgrade(&self, name: &str, upgrade: &Upgrade) -> io::Result<()> {
+        store(&self.choice(name), &upgrade.text())
+    }
+
     /// Removes the service's file.
     ///
     /// # Errors
     /// The system's; it may be there still.
     pub fn remove(&self, name: &str) -> io::Result<()> {
-        self.gone(&[self.path(name), self.mark(name)])
+        self.gone(&[self.path(name), self.mark(name), self.choice(name)])
     }
 
     fn gone(&self, paths: &[PathBuf]) -> io::Result<()> {
@@ -135,6 +156,13 @@ impl Folder {
             Err(error) => Err(error),
         }
     }
+}
+
+/// No more than a service file may hold, and one byte that shows what is larger.
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(FILE_MAX as u64 + 1).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -192,6 +220,22 @@ mod tests {
         assert_eq!(Invalid::TooLarge.to_string(), why("large"));
         assert!(why("folder").starts_with("cannot be read: "), "{}", why("folder"));
         assert!(why("bytes").starts_with("cannot be read: "), "{}", why("bytes"));
+        fs::remove_dir_all(&folder.0).unwrap();
+    }
+
+    #[test]
+    fn a_choice_goes_with_its_service() {
+        let folder = folder("choice");
+        assert_eq!(folder.upgrade("web"), Ok(None));
+        let image = format!("registry/web@sha256:{}", "a".repeat(64));
+        let chosen = Upgrade::new(&image, "", "release 7".into());
+        folder.set_upgrade("web", &chosen).unwrap();
+        assert_eq!(folder.upgrade("web"), Ok(Some(chosen)));
+        assert_eq!(folder.all().unwrap(), [], "it is no service file");
+        folder.remove("web").unwrap();
+        assert_eq!(folder.upgrade("web"), Ok(None));
+        fs::write(folder.0.join("web.image"), "format = 9").unwrap();
+        assert!(folder.upgrade("web").is_err());
         fs::remove_dir_all(&folder.0).unwrap();
     }
 

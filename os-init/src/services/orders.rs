@@ -14,6 +14,8 @@ pub enum Verb {
     Start,
     /// Start it; where it runs by another file than the newest, stop it first.
     Renew,
+    /// Renew, by an image that is on trial.
+    Try,
     /// Stop it and start it.
     Restart,
     /// Stop it.
@@ -27,7 +29,7 @@ impl Verb {
     #[must_use]
     pub fn aim(self) -> Aim {
         match self {
-            Self::Start | Self::Renew | Self::Restart => Aim::Up,
+            Self::Start | Self::Renew | Self::Try | Self::Restart => Aim::Up,
             Self::Stop | Self::Forget => Aim::Down,
         }
     }

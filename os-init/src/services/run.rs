@@ -2,8 +2,9 @@
 
 use super::file::ServiceFile;
 use super::health::{Asked, Said, probe};
+use super::images::{self, Images, Process};
 use super::runtime::{AWAY_PAUSE, Failed, Runtime};
-use super::spec;
+use super::{roots, spec};
 use crate::boot_facts::BootFacts;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -69,15 +70,26 @@ impl Run {
 
     async fn start_and_wait(&self) -> Result<u32, Failed> {
         let name = &self.file.name;
-        if self.runtime.running(name).await?.is_none() {
+        let mut running = self.runtime.running(name).await?.is_some();
+        if running && !self.runtime.is_of_its_image(&self.file).await? {
+            // An earlier manager has tried another image and was ended in the middle of it.
+            end(&self.runtime, &self.file).await;
+            running = false;
+        }
+        if !running {
             let (file, facts) = (Arc::clone(&self.file), self.facts.clone());
             // It looks for what is mounted: a disk that hangs holds this one service.
-            let spec = tokio::task::spawn_blocking(move || specification(&file, facts.as_deref()));
-            let spec = spec.await.map_err(|error| Failed {
-                line: format!("describe the container of {name}: {error}"),
+            let made = tokio::task::spawn_blocking(move || specification(&file, facts.as_deref()));
+            let made = made.await.map_err(|error| error.to_string()).and_then(|made| made);
+            let (process, spec) = made.map_err(|why| Failed {
+                line: format!("describe the container of {name}: {why}"),
                 runtime: false,
             })?;
-            self.runtime.start(&self.file, self.built_in, &spec).await?;
+            let root = {
+                let name = name.clone();
+                move || roots::of(&name, &process)
+            };
+            self.runtime.start(&self.file, self.built_in, &spec, root).await?;
         }
         self.tell(What::Started).await;
         tokio::select! {
@@ -142,10 +154,17 @@ pub async fn end(runtime: &Runtime, file: &ServiceFile) {
     eprintln!("os-services: {} was not stopped: containerd is away", file.name);
 }
 
-/// What containerd is told of a service.
-#[must_use]
-pub fn specification(file: &ServiceFile, facts: Option<&BootFacts>) -> serde_json::Value {
+/// What is started of a service, and what containerd is told of it.
+///
+/// # Errors
+/// A message: its image is not there or cannot be used.
+pub fn specification(
+    file: &ServiceFile,
+    facts: Option<&BootFacts>,
+) -> Result<(Process, serde_json::Value), String> {
+    let process = Images::at(images::FOLDER).process(file)?;
     let mounts = super::folders::existing(file);
     let devices = super::devices::resolve(file, facts);
-    spec::build(file, &mounts, &devices)
+    let spec = spec::build(file, &process, &mounts, &devices);
+    Ok((process, spec))
 }

@@ -1,15 +1,16 @@
 //! containerd, as far as a service needs it. The only place that talks to it.
 //!
-//! A task's root is a plain bind mount of the OS root: nothing is pulled, unpacked or snapshotted
-//! in order to boot. Output goes to the `os-log` program, which containerd's shim starts for each
+//! A task's root is a plain bind mount of the OS root, or an overlay above an image that lies
+//! unpacked on the state partition: nothing is pulled, unpacked or snapshotted in order to boot. Output goes to the `os-log` program, which containerd's shim starts for each
 //! container and which outlives the services manager.
 
 use super::file::ServiceFile;
+use super::images;
 use super::spec::TYPE_URL;
 use containerd_client::services::v1::{
     Container, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest,
-    DeleteProcessRequest, DeleteTaskRequest, ExecProcessRequest, GetRequest, KillRequest,
-    ListTasksRequest, StartRequest, WaitRequest, container::Runtime as RuntimeName,
+    DeleteProcessRequest, DeleteTaskRequest, ExecProcessRequest, GetContainerRequest, GetRequest,
+    KillRequest, ListTasksRequest, StartRequest, WaitRequest, container::Runtime as RuntimeName,
     containers_client::ContainersClient, tasks_client::TasksClient,
 };
 use containerd_client::types::{Mount, v1::Status};
@@ -30,6 +31,8 @@ pub const SOCKET: &str = "/run/containerd/containerd.sock";
 /// The namespace of the OS's own services; workloads never run in it.
 pub const NAMESPACE: &str = "bascule";
 const PROCESS_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
+/// The label of a container that holds the digest of its image; without one its root is the OS's.
+const IMAGE_LABEL: &str = "bascule.image";
 const LOG_DRIVER: &str = "binary:///usr/lib/bascule/os-log";
 /// How long one call may take.
 const CALL_MAX: Duration = Duration::from_secs(60);
@@ -185,7 +188,21 @@ impl Runtime {
         })
     }
 
-    /// Starts a service afresh and returns its process id. What an earlier start left is removed.
+    /// Whether the container of the service was made of the image that its file names.
+    ///
+    /// # Errors
+    /// As [`Self::task`].
+    pub async fn is_of_its_image(&self, file: &ServiceFile) -> Result<bool, Failed> {
+        let get = GetContainerRequest { id: file.name.clone() };
+        let answer = self.containers().get(bounded(get)).await;
+        let container = answer.map_err(failed("ask for the container of", &file.name))?;
+        let labels = container.into_inner().container.map(|it| it.labels).unwrap_or_default();
+        let wanted = file.image.as_deref().and_then(images::digest);
+        Ok(labels.get(IMAGE_LABEL).map(String::as_str) == wanted)
+    }
+
+    /// Starts a service afresh and returns its process id; `root` makes what its root is. What an
+    /// earlier start left is removed.
     ///
     /// # Errors
     /// [`Failed`]; nothing of the service is left running.
@@ -194,12 +211,20 @@ impl Runtime {
         file: &ServiceFile,
         built_in: bool,
         spec: &Value,
+        root: impl FnOnce() -> Result<Mount, String> + Send + 'static,
     ) -> Result<u32, Failed> {
         let starts = if built_in { &self.built_in_starts } else { &self.other_starts };
         // It is never closed; were it, starting at once would be right.
         let _turn = starts.acquire().await;
         self.remove(&file.name).await?;
-        let started = self.create_and_start(file, spec).await;
+        // After what was there is gone: it is made anew, and may lie on a disk that hangs.
+        let made = tokio::task::spawn_blocking(root).await;
+        let made = made.map_err(|error| error.to_string()).and_then(|made| made);
+        let root = made.map_err(|why| Failed {
+            line: format!("make the root of {}: {why}", file.name),
+            runtime: false,
+        })?;
+        let started = self.create_and_start(file, spec, root).await;
         if started.is_err() {
             // The first error is the one to tell.
             let _ = self.remove(&file.name).await;
@@ -207,24 +232,25 @@ impl Runtime {
         started
     }
 
-    async fn create_and_start(&self, file: &ServiceFile, spec: &Value) -> Result<u32, Failed> {
+    async fn create_and_start(
+        &self,
+        file: &ServiceFile,
+        spec: &Value,
+        root: Mount,
+    ) -> Result<u32, Failed> {
         let name = &file.name;
+        let image = file.image.as_deref().and_then(images::digest);
         let container = Container {
             id: name.clone(),
             runtime: Some(RuntimeName { name: "io.containerd.runc.v2".into(), options: None }),
             spec: Some(Any { type_url: TYPE_URL.into(), value: spec.to_string().into_bytes() }),
+            labels: image.map(|it| (IMAGE_LABEL.into(), it.into())).into_iter().collect(),
             ..Container::default()
         };
         self.containers()
             .create(bounded(CreateContainerRequest { container: Some(container) }))
             .await
             .map_err(failed("create the container of", name))?;
-        let root = Mount {
-            r#type: "bind".into(),
-            source: "/".into(),
-            options: vec!["bind".into(), "ro".into()],
-            ..Mount::default()
-        };
         let task = CreateTaskRequest {
             container_id: name.clone(),
             rootfs: vec![root],
@@ -336,7 +362,7 @@ impl Runtime {
         let caps = &file.capabilities;
         let process = json!({
             "terminal": false, "cwd": "/", "args": args,
-            "user": { "uid": file.user, "gid": file.user },
+            "user": { "uid": file.user.unwrap_or(0), "gid": file.user.unwrap_or(0) },
             "env": file.env.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>(),
             "capabilities": { "bounding": caps, "effective": caps, "permitted": caps },
             "noNewPrivileges": true,

@@ -4,10 +4,10 @@
 //! Files are read and written here, by the task of the caller: a disk that hangs holds one caller,
 //! never the manager's loop.
 
-use super::definitions::{Definition, Definitions, refusals};
+use super::definitions::{Definition, Definitions, Sources, refusals};
 use super::file::{SOCKET, ServiceFile, named};
-use super::operator::Folder;
 use super::orders::{Aim, Order, Verb};
+use super::try_image::{Wanted, try_image};
 use super::wire::services_server::{Services, ServicesServer};
 use super::{built_in, gate_facts, logs, manage, run, status, wire};
 use crate::boot_facts::BootFacts;
@@ -33,7 +33,7 @@ const PIECES: usize = 4;
 pub async fn run(
     shown: Arc<Mutex<wire::ServiceList>>,
     orders: mpsc::Sender<Order>,
-    folder: Folder,
+    sources: Sources,
 ) {
     let listener = match crate::socket::listen(Path::new(SOCKET)) {
         Ok(listener) => listener,
@@ -42,7 +42,7 @@ pub async fn run(
             return;
         }
     };
-    let calls = Calls { shown, orders, folder, files: tokio::sync::Mutex::new(()) };
+    let calls = Calls { shown, orders, sources, files: Arc::default(), trying: Arc::default() };
     let served = tonic::transport::Server::builder()
         .add_service(ServicesServer::with_interceptor(calls, crate::socket::only_root))
         .serve_with_incoming(listener)
@@ -67,12 +67,16 @@ pub async fn tell_gate(facts: &Facts) -> Verdict {
     verdict
 }
 
-struct Calls {
+/// What answers the calls.
+#[derive(Clone)]
+pub(super) struct Calls {
     shown: Arc<Mutex<wire::ServiceList>>,
     orders: mpsc::Sender<Order>,
-    folder: Folder,
+    pub(super) sources: Sources,
     /// Held while files are changed: two callers do not mix theirs.
-    files: tokio::sync::Mutex<()>,
+    pub(super) files: Arc<tokio::sync::Mutex<()>>,
+    /// Held while a service runs by an image that is not kept yet.
+    pub(super) trying: Arc<tokio::sync::Mutex<()>>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -92,12 +96,12 @@ impl Services for Calls {
         let definitions = self.definitions().await?;
         let definition = known(&definitions, &name)?.clone();
         let list = self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let path = manage::path_of(&definition, &self.folder);
+        let path = manage::path_of(&definition, &self.sources.folder);
         let read = path.clone();
         let (file, spec) = on_disk(move || {
             let text = std::fs::read_to_string(&read).map_err(|e| e.to_string())?;
             let facts = BootFacts::load().ok();
-            let spec = run::specification(&definition.file, facts.as_ref());
+            let (_, spec) = run::specification(&definition.file, facts.as_ref())?;
             Ok((text, format!("{spec:#}")))
         })
         .await?;
@@ -109,7 +113,7 @@ impl Services for Calls {
         let wire::EnableRequest { name, file } = request.into_inner();
         let name = named(&name).map_err(|e| Status::invalid_argument(e.to_string()))?.to_owned();
         let files = self.files.lock().await;
-        let folder = self.folder.clone();
+        let folder = self.sources.folder.clone();
         let enabled = name.clone();
         if file.is_empty() {
             known(&self.definitions().await?, &name)?;
@@ -121,7 +125,7 @@ impl Services for Calls {
                 let why = format!("the file is of a service `{}`, not `{name}`", parsed.name);
                 return Err(Status::invalid_argument(why));
             }
-            let folder = self.folder.clone();
+            let folder = self.sources.folder.clone();
             let refused = move || refusals(built_in::all()?, &folder, &[parsed]);
             if let Some((_, why)) = on_disk(refused).await?.iter().find(|(it, _)| *it == name) {
                 return Err(Status::failed_precondition(why.to_string()));
@@ -142,7 +146,7 @@ impl Services for Calls {
         let name = request.into_inner().name;
         let files = self.files.lock().await;
         self.may_be_down(&self.definitions().await?, &name)?;
-        let (folder, disabled) = (self.folder.clone(), name.clone());
+        let (folder, disabled) = (self.sources.folder.clone(), name.clone());
         on_disk(move || {
             folder.set_enabled(&disabled, false).map_err(|e| format!("disable {disabled}: {e}"))
         })
@@ -179,14 +183,25 @@ impl Services for Calls {
             known(&definitions, &name)?;
         }
         let removed = named(&name).map_err(|e| Status::invalid_argument(e.to_string()))?.to_owned();
-        let folder = self.folder.clone();
+        let folder = self.sources.folder.clone();
         on_disk(move || folder.remove(&removed).map_err(|e| format!("remove {removed}: {e}")))
             .await?;
         drop(files);
-        match listed {
+        let removed = match listed {
             true => self.order(name, Verb::Forget).await,
             false => Ok(Response::new(wire::Changed { service: None, changed: true })),
-        }
+        };
+        self.prune().await;
+        removed
+    }
+
+    async fn upgrade(&self, request: Request<wire::UpgradeRequest>) -> Answer<wire::Changed> {
+        let wire::UpgradeRequest { name, image } = request.into_inner();
+        self.try_in_a_task(name, Wanted::Image(image)).await
+    }
+
+    async fn rollback(&self, request: Request<wire::NameRequest>) -> Answer<wire::Changed> {
+        self.try_in_a_task(request.into_inner().name, Wanted::Previous).await
     }
 
     type LogsStream = Pin<Box<dyn Stream<Item = Result<wire::LogChunk, Status>> + Send>>;
@@ -201,14 +216,31 @@ impl Services for Calls {
 }
 
 impl Calls {
-    async fn definitions(&self) -> Result<Definitions, Status> {
-        let folder = self.folder.clone();
-        on_disk(move || Definitions::load(&folder)).await
+    pub(super) async fn definitions(&self) -> Result<Definitions, Status> {
+        let sources = self.sources.clone();
+        on_disk(move || Definitions::load(&sources)).await
+    }
+
+    /// How a service stands, without what is read for each caller.
+    pub(super) fn shown_of(&self, name: &str) -> Option<wire::Service> {
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.services.iter().find(|service| service.name == name).cloned()
+    }
+
+    /// The words for the health gate.
+    pub(super) fn gate(&self) -> String {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).gate.clone()
+    }
+
+    async fn try_in_a_task(&self, name: String, wanted: Wanted) -> Answer<wire::Changed> {
+        let calls = self.clone();
+        let tried = tokio::spawn(async move { try_image(&calls, &name, &wanted).await });
+        let stopped = |error| Status::unavailable(format!("change the service: {error}"));
+        tried.await.map_err(stopped)?.map(Response::new)
     }
 
     fn is_listed(&self, name: &str) -> bool {
-        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        shown.services.iter().any(|service| service.name == name)
+        self.shown_of(name).is_some()
     }
 
     /// Nobody shuts themselves out of a machine far away.
@@ -228,21 +260,49 @@ impl Calls {
         let definitions = self.definitions().await?;
         // What runs can be stopped, whatever has become of its file.
         if verb.aim() == Aim::Up
-            && let Some(path) = &known(&definitions, &name)?.missing
+            && let Some(missing) = &known(&definitions, &name)?.missing
         {
-            let why = format!("{name} has nothing to do: there is no {path}");
-            return Err(Status::failed_precondition(why));
+            return Err(Status::failed_precondition(format!("{name}: {missing}")));
         }
-        let (reply, answer) = oneshot::channel();
-        let gone = |_| Status::unavailable("the services manager is going down");
-        let order = Order { name, verb, definitions, reply };
-        self.orders.send(order).await.map_err(|_| gone(()))?;
+        let answer = self.send(name, verb, definitions).await?;
         drop(files);
-        answer.await.map_err(|_| gone(()))?.map(Response::new)
+        answered(answer).await.map(Response::new)
+    }
+
+    /// An order by definitions that need not be what the files say.
+    pub(super) async fn order_with(
+        &self,
+        name: &str,
+        verb: Verb,
+        definitions: Definitions,
+    ) -> Result<wire::Changed, Status> {
+        answered(self.send(name.to_owned(), verb, definitions).await?).await
+    }
+
+    async fn send(
+        &self,
+        name: String,
+        verb: Verb,
+        definitions: Definitions,
+    ) -> Result<oneshot::Receiver<Result<wire::Changed, Status>>, Status> {
+        let (reply, answer) = oneshot::channel();
+        let order = Order { name, verb, definitions, reply };
+        self.orders.send(order).await.map_err(|_| going_down())?;
+        Ok(answer)
     }
 }
 
-async fn on_disk<T: Send + 'static>(
+async fn answered(
+    answer: oneshot::Receiver<Result<wire::Changed, Status>>,
+) -> Result<wire::Changed, Status> {
+    answer.await.map_err(|_| going_down())?
+}
+
+fn going_down() -> Status {
+    Status::unavailable("the services manager is going down")
+}
+
+pub(super) async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, Status> {
     match tokio::task::spawn_blocking(work).await {
@@ -252,7 +312,10 @@ async fn on_disk<T: Send + 'static>(
 }
 
 /// The service of this name.
-fn known<'a>(definitions: &'a Definitions, name: &str) -> Result<&'a Definition, Status> {
+pub(super) fn known<'a>(
+    definitions: &'a Definitions,
+    name: &str,
+) -> Result<&'a Definition, Status> {
     if let Some(definition) = definitions.get(name) {
         return Ok(definition);
     }

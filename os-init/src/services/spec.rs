@@ -6,6 +6,7 @@
 //! system call filter, and a cgroup below `/bascule`.
 
 use super::file::{MountEntry, ServiceFile};
+use super::images::Process;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -58,21 +59,26 @@ pub struct Device {
 }
 
 /// Builds the specification. `mounts` are those of the file whose sources exist.
-pub fn build(file: &ServiceFile, mounts: &[MountEntry], devices: &[Device]) -> Value {
+pub fn build(
+    file: &ServiceFile,
+    process: &Process,
+    mounts: &[MountEntry],
+    devices: &[Device],
+) -> Value {
     let mut env: Vec<String> =
         vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()];
-    env.extend(file.env.iter().map(|(key, value)| format!("{key}={value}")));
+    env.extend(process.env.iter().cloned());
     let caps = &file.capabilities;
     // Ambient, so that a service that runs as another user keeps what its file grants.
-    let ambient: &[String] = if file.user == 0 { &[] } else { caps };
+    let ambient: &[String] = if process.user == 0 { &[] } else { caps };
     json!({
         "ociVersion": "1.1.0",
         "process": {
             "terminal": false,
-            "user": { "uid": file.user, "gid": file.user },
-            "args": file.command,
+            "user": { "uid": process.user, "gid": process.group },
+            "args": process.args,
             "env": env,
-            "cwd": "/",
+            "cwd": process.folder,
             "capabilities": {
                 "bounding": caps, "effective": caps, "permitted": caps,
                 "inheritable": ambient, "ambient": ambient,
@@ -81,7 +87,7 @@ pub fn build(file: &ServiceFile, mounts: &[MountEntry], devices: &[Device]) -> V
             "noNewPrivileges": !file.new_privileges,
             "oomScoreAdj": file.oom_score_adj,
         },
-        "root": { "path": "rootfs", "readonly": true },
+        "root": { "path": "rootfs", "readonly": !file.writable_root },
         "mounts": all_mounts(mounts),
         "linux": {
             "cgroupsPath": format!("/bascule/{}", file.name),
@@ -207,15 +213,21 @@ fn seccomp(capabilities: &[String]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::services::images::Images;
 
     fn service(extra: &str) -> ServiceFile {
         ServiceFile::parse(&format!("format = 1\nname = \"x\"\ncommand = [\"/x\"]\n{extra}"))
             .unwrap()
     }
 
+    fn built(file: &ServiceFile, mounts: &[MountEntry], devices: &[Device]) -> Value {
+        let process = Images::at("/nowhere").process(file).unwrap();
+        build(file, &process, mounts, devices)
+    }
+
     #[test]
     fn a_bare_service_may_do_nothing() {
-        let spec = build(&service(""), &[], &[]);
+        let spec = built(&service(""), &[], &[]);
         assert_eq!(spec["process"]["capabilities"]["bounding"], json!([]));
         assert_eq!(spec["process"]["noNewPrivileges"], json!(true));
         assert_eq!(spec["root"]["readonly"], json!(true));
@@ -234,7 +246,7 @@ mod tests {
 
     #[test]
     fn it_shares_what_its_file_says_and_no_more() {
-        let kinds = |extra| build(&service(extra), &[], &[])["linux"]["namespaces"].clone();
+        let kinds = |extra| built(&service(extra), &[], &[])["linux"]["namespaces"].clone();
         assert_eq!(kinds(""), json!([{"type": "pid"}, {"type": "ipc"}, {"type": "mount"}]));
         let alone = "namespaces = [\"network\"]";
         assert_eq!(kinds(alone), json!([{"type": "network"}, {"type": "mount"}]));
@@ -242,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_capability_brings_its_calls() {
-        let spec = build(&service("capabilities = [\"CAP_SYS_TIME\"]"), &[], &[]);
+        let spec = built(&service("capabilities = [\"CAP_SYS_TIME\"]"), &[], &[]);
         let names = spec["linux"]["seccomp"]["syscalls"][0]["names"].as_array().unwrap();
         assert!(names.contains(&json!("clock_settime")));
         assert_eq!(spec["process"]["capabilities"]["effective"], json!(["CAP_SYS_TIME"]));
@@ -250,7 +262,7 @@ mod tests {
 
     #[test]
     fn kernel_settings_are_read_only_but_for_the_network_where_the_file_says_so() {
-        let paths = |extra| build(&service(extra), &[], &[])["linux"]["readonlyPaths"].clone();
+        let paths = |extra| built(&service(extra), &[], &[])["linux"]["readonlyPaths"].clone();
         let holds = |value: &Value, path: &str| value.as_array().unwrap().contains(&json!(path));
         assert!(holds(&paths(""), "/proc/sys"));
         let network = paths("network_settings = true");
@@ -261,7 +273,7 @@ mod tests {
     #[test]
     fn mounts_are_read_only_unless_the_file_says_write() {
         let file = service("mounts = [{ source = \"/a\" }, { source = \"/b\", write = true }]");
-        let spec = build(&file, &file.mounts, &[]);
+        let spec = built(&file, &file.mounts, &[]);
         let mounts = spec["mounts"].as_array().unwrap();
         let options = |path: &str| {
             mounts.iter().find(|m| m["destination"] == path).unwrap()["options"].clone()
@@ -274,7 +286,7 @@ mod tests {
     fn a_target_below_var_can_be_made() {
         let targets = |list: &str| -> Vec<String> {
             let file = service(&format!("mounts = [{list}]"));
-            let spec = build(&file, &file.mounts, &[]);
+            let spec = built(&file, &file.mounts, &[]);
             let all = spec["mounts"].as_array().unwrap();
             all.iter().map(|m| m["destination"].as_str().unwrap().to_owned()).collect()
         };
@@ -289,7 +301,7 @@ mod tests {
     fn a_device_is_both_made_and_allowed() {
         let device =
             Device { path: "/dev/vda4".into(), block: true, major: 254, minor: 4, write: true };
-        let spec = build(&service(""), &[], std::slice::from_ref(&device));
+        let spec = built(&service(""), &[], std::slice::from_ref(&device));
         assert_eq!(spec["linux"]["devices"][0]["path"], json!("/dev/vda4"));
         let rules = spec["linux"]["resources"]["devices"].as_array().unwrap();
         assert!(rules.iter().any(|r| r["minor"] == 4 && r["access"] == "rw" && r["allow"] == true));

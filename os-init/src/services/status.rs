@@ -48,6 +48,9 @@ impl Manager {
             }
             .into(),
             labels: file.labels.clone().into_iter().collect(),
+            image: file.image.clone().unwrap_or_default(),
+            own_image: definition.own_image.clone().unwrap_or_default(),
+            set_aside: definition.set_aside.clone().unwrap_or_default(),
         }
     }
 

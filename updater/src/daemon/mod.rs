@@ -3,8 +3,10 @@
 //!
 //! # Reading order
 //! [`jobs`] runs an order and writes it down; [`status`] tells how things stand; [`watch`] is what
-//! happens without anybody asking; [`service`] answers on the socket.
+//! happens without anybody asking; [`service`] answers on the socket, [`images`] where images of
+//! services are asked for.
 
+pub mod images;
 pub mod jobs;
 pub mod service;
 pub mod status;
@@ -30,6 +32,8 @@ pub struct Daemon {
     pub site: Site,
     /// Held by the one installation that may run.
     busy: tokio::sync::Mutex<()>,
+    /// Held by the one pull of a service's image that may run.
+    pulling: tokio::sync::Mutex<()>,
     progress: channel::Sender<Progress>,
     history: History,
     pending: PendingFile,
@@ -58,6 +62,7 @@ impl Daemon {
             history: History::new(&site.state),
             pending: PendingFile::new(&site.state),
             busy: tokio::sync::Mutex::new(()),
+            pulling: tokio::sync::Mutex::new(()),
             progress: channel::Sender::new(idle()),
             look: Mutex::new(Look::default()),
             site,

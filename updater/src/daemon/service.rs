@@ -12,6 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::Daemon;
+use super::images;
 use super::jobs::on_wire;
 use crate::engine::plan::{Goal, Order};
 use crate::engine::slot::inspect_slot;
@@ -23,7 +24,7 @@ use crate::wire;
 use crate::wire::update_server::{Update, UpdateServer};
 
 /// Progress messages that wait for a slow client; more are left out, the newest counts.
-const MESSAGES: usize = 8;
+pub(super) const MESSAGES: usize = 8;
 
 /// Answers at `path` until the process ends.
 ///
@@ -97,6 +98,16 @@ impl Update for Calls {
                 }
             }
         });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    type PullImageStream = Pin<Box<dyn Stream<Item = Result<wire::PullProgress, Status>> + Send>>;
+
+    async fn pull_image(
+        &self,
+        request: Request<wire::PullImageRequest>,
+    ) -> Result<Response<Self::PullImageStream>, Status> {
+        let receiver = images::pull(Arc::clone(&self.daemon), request.into_inner().image);
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 

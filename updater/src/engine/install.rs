@@ -11,9 +11,8 @@ use partition_layout::record::Record;
 use partition_layout::slot::Slot;
 use tokio::sync::mpsc;
 use update_manifest::digest::Digest;
-use update_manifest::oci::{CONFIG_BYTES_MAX, Document, Manifest};
+use update_manifest::oci::CONFIG_BYTES_MAX;
 use update_manifest::release::Release;
-use update_manifest::trust::NotVouched;
 use update_manifest::verified::Verified;
 
 use super::checkpoint::{Keep, KeptFile};
@@ -22,11 +21,11 @@ use super::plan::{Action, Event, Order, Outcome, Pauses, Plan};
 use crate::failure::{Class, Failure};
 use crate::registry::pull::Pulled;
 use crate::registry::session::Credentials;
-use crate::registry::signatures::Signed;
 use crate::registry::transport::Patience;
 use crate::registry::{Access, Reference, Registry, RegistryError};
 use crate::settings::Settings;
 use crate::site::Site;
+use crate::vouch::{self, Unvouched};
 
 /// Pieces of the download on their way to the slot: bounds the memory between the two.
 const PIECES: usize = 8;
@@ -219,6 +218,13 @@ impl<'a> Install<'a> {
         error.into()
     }
 
+    fn unvouched(&mut self, why: Unvouched) -> Failure {
+        match why {
+            Unvouched::Failed(failure) => failure,
+            Unvouched::Registry(error) => self.heard(error),
+        }
+    }
+
     async fn resolve(&mut self) -> Result<Event, Failure> {
         let pulled = self.registry.manifest(&self.source).await;
         let pulled = pulled.map_err(|error| self.heard(error))?;
@@ -227,61 +233,25 @@ impl<'a> Install<'a> {
         Ok(Event::Resolved)
     }
 
-    /// Finds a signature for what the tag resolved to; where that is an index, for the index or
-    /// for the one image in it that is for this machine.
     async fn verify(&mut self) -> Result<Event, Failure> {
         let pulled = self.pulled.take().ok_or_else(out_of_step)?;
-        let repository = self.source.repository.clone();
-        let index = match Document::parse(&pulled.bytes) {
-            Ok(Document::Index(index)) => Some(index),
-            // What cannot be read is told only once it is known to be signed.
-            Ok(Document::Manifest(_)) | Err(_) => None,
-        };
-        let answer = self.registry.signed(&repository, pulled.digest, &self.site.roots).await;
-        let (answer, subject) = match (answer, index) {
-            (Signed::No(reasons), Some(index)) => match index.select(self.site.platform()) {
-                Some(entry) => {
-                    let digest = entry.digest;
-                    let answer = self.registry.signed(&repository, digest, &self.site.roots).await;
-                    (answer, digest)
-                }
-                None => (Signed::No(reasons), pulled.digest),
-            },
-            (answer, _) => (answer, pulled.digest),
-        };
-        match answer {
-            Signed::Yes(verified) => {
-                self.report.key = verified.key().to_owned();
-                self.vouched = Some(verified);
-                if subject == pulled.digest {
-                    self.pulled = Some(pulled);
-                }
-                Ok(Event::Vouched)
-            }
-            Signed::No(reasons) => Err(not_signed(&self.source, subject, &reasons)),
-            Signed::CannotKnow(error) => Err(self.heard(error)),
-        }
+        let (source, site) = (&self.source, self.site);
+        let vouched =
+            vouch::vouch(&self.registry, source, site.platform(), &site.roots, pulled).await;
+        let (vouched, pulled) = vouched.map_err(|why| self.unvouched(why))?;
+        self.report.key = vouched.key().to_owned();
+        self.vouched = Some(vouched);
+        self.pulled = pulled;
+        Ok(Event::Vouched)
     }
 
     async fn describe(&mut self) -> Result<Event, Failure> {
-        let mut vouched = self.vouched.take().ok_or_else(out_of_step)?;
-        let mut bytes = match self.pulled.take() {
-            Some(pulled) => pulled.bytes,
-            None => self.pull(*vouched.get()).await?,
-        };
-        let document =
-            vouched.document(&bytes).map_err(|error| self.corrupt("manifest", &error))?;
-        if let Document::Index(_) = document.get() {
-            let platform = self.site.platform();
-            vouched = document.image(platform).ok_or_else(|| {
-                let message = format!("{}: no single image for {platform} in it", self.source);
-                Failure::refused("arch", message)
-            })?;
-            bytes = self.pull(*vouched.get()).await?;
-        }
-        let manifest: Verified<Manifest> =
-            vouched.manifest(&bytes).map_err(|error| self.corrupt("manifest", &error))?;
-        let digest = *vouched.get();
+        let vouched = self.vouched.take().ok_or_else(out_of_step)?;
+        let pulled = self.pulled.take();
+        let platform = self.site.platform();
+        let manifest =
+            vouch::manifest(&self.registry, &self.source, platform, vouched, pulled).await;
+        let (digest, manifest) = manifest.map_err(|why| self.unvouched(why))?;
         let repository = self.source.repository.clone();
         let config =
             self.registry.small_blob(&repository, manifest.config(), CONFIG_BYTES_MAX).await;
@@ -298,15 +268,6 @@ impl<'a> Install<'a> {
         self.local.as_mut().ok_or_else(out_of_step)?.describe(digest, release.clone());
         self.release = Some(release.clone());
         Ok(Event::Described(digest, Box::new(release)))
-    }
-
-    async fn pull(&mut self, digest: Digest) -> Result<Bytes, Failure> {
-        let pulled = self.registry.manifest(&self.source.at(digest)).await;
-        pulled.map(|pulled| pulled.bytes).map_err(|error| self.heard(error))
-    }
-
-    fn corrupt(&self, what: &str, error: &dyn std::fmt::Display) -> Failure {
-        Failure::new(Class::Corrupt, what, format!("{}: {what}: {error}", self.source))
     }
 
     /// One try to stream what is left, from the network into the slot.
@@ -417,31 +378,4 @@ async fn fetch(
         }
     }
     (bytes, None)
-}
-
-fn not_signed(source: &Reference, digest: Digest, reasons: &[NotVouched]) -> Failure {
-    let kind = reasons.iter().map(|reason| match reason {
-        NotVouched::WrongPurpose(_) => (0, "wrong-purpose"),
-        NotVouched::WrongSubject => (1, "wrong-subject"),
-        NotVouched::UnknownKey => (2, "wrong-key"),
-        NotVouched::Unsupported(_) => (3, "unsupported-signature"),
-        NotVouched::Malformed(_) | NotVouched::TooLarge(_) => (4, "malformed-signature"),
-    });
-    match kind.min() {
-        None => Failure::refused(
-            "unsigned",
-            format!(
-                "{source} ({digest}) has no signature; sign it with `cosign sign --key`, or, if \
-                 it was copied from another registry, copy the signature too with `oras cp -r`"
-            ),
-        ),
-        Some((_, kind)) => {
-            let mut told: Vec<String> = reasons.iter().map(ToString::to_string).collect();
-            told.sort();
-            told.dedup();
-            told.truncate(3);
-            let told = told.join("; ");
-            Failure::refused(kind, format!("{source} ({digest}) is not accepted: {told}"))
-        }
-    }
 }

@@ -5,9 +5,11 @@
 //! | `format` | version of this format; only 1 is known | required |
 //! | `name` | lower-case letters, digits and `-`, at most 32 bytes; the container's id | required |
 //! | `description` | one line for people | `""` |
-//! | `command` | program (absolute path) and arguments | required |
+//! | `image` | what its root is: `registry/repository@sha256:…`, pulled before; see [`super::images`] | the OS itself |
+//! | `command` | program (absolute path) and arguments | the image's; without `image` it is required |
 //! | `env` | table of environment variables | `{}` |
-//! | `user` | numeric user id; the group has the same number | 0 |
+//! | `user` | numeric user id; the group has the same number | the image's, 0 |
+//! | `writable_root` | whether it may write to its root, into memory, until its next start; only with `image` | false |
 //! | `capabilities` | capabilities kept, in the form `CAP_NET_ADMIN`; all others are dropped | `[]` |
 //! | `devices` | device nodes, or `@other-slot`, `@running-slot` of the booted disk | `[]` |
 //! | `mounts` | list of `{ source, target, write, optional }`; a source `tmpfs` makes an empty one | `[]` |
@@ -35,9 +37,15 @@
 //!
 //! Unknown keys are refused by name: a misspelt privilege must not be silently dropped.
 
+mod health;
+mod invalid;
+
+pub use health::{Health, Question};
+pub use invalid::Invalid;
+
+use super::images;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 
 /// Where the services manager's socket lies: who sees this folder as root may command all services.
@@ -106,14 +114,21 @@ pub struct ServiceFile {
     /// One line for people.
     #[serde(default)]
     pub description: String,
-    /// Program and arguments.
+    /// The image that its root is made of, by digest; the OS itself where there is none.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// Program and arguments; empty for the image's own.
+    #[serde(default)]
     pub command: Vec<String>,
     /// Environment variables.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// Numeric user and group.
+    /// Numeric user and group; the image's own where there is none.
     #[serde(default)]
-    pub user: u32,
+    pub user: Option<u32>,
+    /// Whether it may write to its root; that is in memory, and gone at its next start.
+    #[serde(default)]
+    pub writable_root: bool,
     /// Capabilities kept.
     #[serde(default)]
     pub capabilities: Vec<String>,
@@ -173,74 +188,6 @@ pub struct ServiceFile {
     pub stop_s: u64,
 }
 
-/// How a service is asked whether it is well.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Health {
-    /// A program inside: path and arguments.
-    #[serde(default)]
-    pub exec: Option<Vec<String>>,
-    /// A port of the machine.
-    #[serde(default)]
-    pub tcp: Option<u16>,
-    /// `http://ADDRESS:PORT/PATH`.
-    #[serde(default)]
-    pub http: Option<String>,
-    /// Seconds between two questions.
-    #[serde(default = "default_interval_s")]
-    pub interval_s: u64,
-    /// Seconds after which no answer is a bad one.
-    #[serde(default = "default_timeout_s")]
-    pub timeout_s: u64,
-    /// So many bad answers in a row are a failure.
-    #[serde(default = "default_retries")]
-    pub retries: u32,
-    /// Seconds within which bad answers do not count, before the first good one.
-    #[serde(default = "default_start_s")]
-    pub start_s: u64,
-}
-
-/// What is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Question<'a> {
-    /// A program inside.
-    Exec(&'a [String]),
-    /// A port of the machine.
-    Tcp(u16),
-    /// Address with port, and path.
-    Http(&'a str, &'a str),
-}
-
-impl Health {
-    /// The one question.
-    ///
-    /// # Errors
-    /// The rule that the table breaks.
-    pub fn question(&self) -> Result<Question<'_>, &'static str> {
-        if [self.interval_s, self.timeout_s, u64::from(self.retries)].contains(&0) {
-            return Err("has a zero for `interval_s`, `timeout_s` or `retries`");
-        }
-        match (&self.exec, self.tcp, &self.http) {
-            (Some(words), None, None) => match words.first() {
-                Some(program) if program.starts_with('/') => Ok(Question::Exec(words)),
-                _ => Err("`exec` does not begin with an absolute path"),
-            },
-            (None, Some(port), None) => Ok(Question::Tcp(port)),
-            (None, None, Some(url)) => {
-                let rest = url.strip_prefix("http://").unwrap_or_default();
-                let place = rest.find('/').unwrap_or(rest.len());
-                let (address, path) = rest.split_at(place);
-                let plain = url.bytes().all(|byte| byte.is_ascii_graphic());
-                if !plain || address.parse::<std::net::SocketAddr>().is_err() {
-                    return Err("`http` is not http://ADDRESS:PORT/PATH");
-                }
-                Ok(Question::Http(address, if path.is_empty() { "/" } else { path }))
-            }
-            _ => Err("has not exactly one of `exec`, `tcp` and `http`"),
-        }
-    }
-}
-
 /// One mount of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -269,22 +216,6 @@ fn default_namespaces() -> Vec<Namespace> {
     vec![Namespace::Pid, Namespace::Ipc]
 }
 
-fn default_interval_s() -> u64 {
-    10
-}
-
-fn default_timeout_s() -> u64 {
-    5
-}
-
-fn default_retries() -> u32 {
-    3
-}
-
-fn default_start_s() -> u64 {
-    30
-}
-
 fn default_tasks() -> u32 {
     512
 }
@@ -305,51 +236,6 @@ pub fn named(name: &str) -> Result<&str, Invalid> {
     }
 }
 
-/// Why a service file, or a set of them, is refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Invalid {
-    /// It cannot be read; the system's words.
-    Unreadable(String),
-    /// Larger than [`FILE_MAX`].
-    TooLarge,
-    /// Not TOML, or not of this format; the parser's words.
-    Syntax(String),
-    /// A format this release does not know.
-    Format(u32),
-    /// A value that breaks a rule: the key and the rule.
-    Value(&'static str, String),
-    /// Two files with one name.
-    Duplicate(String),
-    /// A service that does not exist is named: who names it, whom.
-    Unknown(String, String),
-    /// A service wants to stand before a built-in one: who, whom.
-    BeforeBuiltIn(String, String),
-    /// Services that wait for each other.
-    Cycle(Vec<String>),
-}
-
-impl fmt::Display for Invalid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreadable(why) => write!(f, "cannot be read: {why}"),
-            Self::TooLarge => write!(f, "larger than {FILE_MAX} bytes"),
-            Self::Syntax(why) => write!(f, "{}", why.replace('\n', " ").trim()),
-            Self::Format(n) => write!(f, "format {n} is not known to this release (known: 1)"),
-            Self::Value(key, rule) => write!(f, "`{key}` {rule}"),
-            Self::Duplicate(name) => write!(f, "two services are named `{name}`"),
-            Self::Unknown(who, whom) => {
-                write!(f, "`{who}` names the service `{whom}`, which does not exist or is left out")
-            }
-            Self::BeforeBuiltIn(who, whom) => {
-                write!(f, "`before` of `{who}` names `{whom}`: built-in services wait for no other")
-            }
-            Self::Cycle(names) => write!(f, "these wait for each other: {}", names.join(", ")),
-        }
-    }
-}
-
-impl std::error::Error for Invalid {}
-
 impl ServiceFile {
     /// Reads one service file.
     ///
@@ -369,7 +255,18 @@ impl ServiceFile {
             return Err(Invalid::Format(self.format));
         }
         named(&self.name)?;
-        if !self.command.first().is_some_and(|program| program.starts_with('/')) {
+        if self.image.as_deref().is_some_and(|image| images::digest(image).is_none()) {
+            let rule = "is not registry/repository@sha256:<64 hex digits>: a tag can move";
+            return Err(Invalid::Value("image", rule.into()));
+        }
+        if self.writable_root && self.image.is_none() {
+            return Err(Invalid::Value(
+                "writable_root",
+                "is only for services with `image`".into(),
+            ));
+        }
+        let program = self.command.first();
+        if !program.map_or(self.image.is_some(), |program| program.starts_with('/')) {
             return Err(Invalid::Value("command", "does not begin with an absolute path".into()));
         }
         if self.command.iter().chain(self.env.values()).any(|text| text.contains('\0')) {
@@ -416,6 +313,12 @@ impl ServiceFile {
         })
     }
 
+    /// The same service with another root.
+    #[must_use]
+    pub fn with_image(&self, image: Option<String>) -> Self {
+        Self { image, ..self.clone() }
+    }
+
     /// Whether a start by `other` would come to the same: the order of starts is no part of a run.
     pub fn runs_like(&self, other: &Self) -> bool {
         let run = |file: &Self| Self { after: Vec::new(), before: Vec::new(), ..file.clone() };
@@ -436,6 +339,7 @@ impl ServiceFile {
             granted.push("commands all services".into());
         }
         for (has, words) in [
+            (self.writable_root, "writes its own root"),
             (self.new_privileges, "setuid programs"),
             (self.network_settings, "network settings"),
             (!self.namespaces.contains(&Namespace::Pid), "sees all processes"),
@@ -510,34 +414,6 @@ mod tests {
     fn another_order_is_no_other_run() {
         assert!(with("after = [\"b\"]").runs_like(&with("before = [\"c\"]")));
         assert!(!with("").runs_like(&with("user = 7")));
-    }
-
-    #[test]
-    fn health_is_one_question() {
-        let asked = |table: &str| {
-            let file =
-                format!("format = 1\nname = \"a\"\ncommand = [\"/x\"]\nhealth = {{ {table} }}\n");
-            ServiceFile::parse(&file).map(|file| file.health.unwrap())
-        };
-        let http = |url: &str| asked(&format!("http = \"{url}\""));
-        assert_eq!(asked("tcp = 80").unwrap().question(), Ok(Question::Tcp(80)));
-        for (url, path) in [("http://127.0.0.1:80/a?b", "/a?b"), ("http://127.0.0.1:80", "/")] {
-            let health = http(url).unwrap();
-            assert_eq!(health.question(), Ok(Question::Http("127.0.0.1:80", path)));
-        }
-        assert!(http("http://[::1]:80/").is_ok());
-        for bad in [
-            "interval_s = 1",
-            "tcp = 80, exec = [\"/x\"]",
-            "tcp = 80, retries = 0",
-            "exec = []",
-            "exec = [\"x\"]",
-            "http = \"https://127.0.0.1:80/\"",
-            "http = \"http://example:80/\"",
-            "http = \"http://127.0.0.1:80/a b\"",
-        ] {
-            assert!(matches!(asked(bad), Err(Invalid::Value("health", _))), "{bad}");
-        }
     }
 
     #[test]
