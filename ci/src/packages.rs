@@ -39,6 +39,7 @@ pub const PACKAGES: &[Package] = &[
     stock("docker-registry", "the real registry of tests and demo"),
     stock("skopeo", "a stock tool that must copy our images"),
     stock("podman", "an engine that must unpack our images"),
+    stock("busybox-static", "the root of the tests' service images"),
     stock("cryptsetup-bin", "veritysetup, the oracle for our hash tree"),
     stock("gdisk", "sgdisk -v, the oracle for our partition table"),
     stock("dosfstools", "makes and checks the FAT of the ESP"),

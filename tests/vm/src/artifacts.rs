@@ -113,6 +113,18 @@ pub fn host_program(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// A program that `cargo xtask images` built for machines.
+///
+/// # Errors
+/// It is not there; the message names the command.
+pub fn device_program(name: &str) -> Result<PathBuf> {
+    let path = target_dir().join("device-binaries").join(name);
+    if !path.exists() {
+        bail!("{} is missing: run `cargo xtask images`", path.display());
+    }
+    Ok(path)
+}
+
 /// A program of another project that people use on our images, put there by `cargo xtask test`.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`machine`] (a QEMU with our disk), [`qmp`] and [`ssh`] (how it is steered),
 //! [`template`] and [`stopped`] (boot once, start many, by [`kept`]), [`registry`] and [`release`] (what it
-//! updates from), [`ntp`] (the time it is told),
+//! updates from), [`service_image`] (what a user's service is made of), [`ntp`] (the time it is told),
 //! [`write_log`] (what a power cut leaves), [`limit`] (two machines a processor), [`prove`] (all power
 //! cuts of a recorded update).
 //! The scenarios are in `tests/scenarios/`, one file each.
@@ -22,6 +22,7 @@ pub mod prove;
 pub mod qmp;
 pub mod registry;
 pub mod release;
+pub mod service_image;
 pub mod ssh;
 pub mod stopped;
 pub mod template;

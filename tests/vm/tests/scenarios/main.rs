@@ -22,6 +22,7 @@ mod power_cut_at_random;
 mod power_cut_stream;
 mod rebuild;
 mod refusals;
+mod service_images;
 mod services;
 mod stock_tools;
 mod two_sizes;

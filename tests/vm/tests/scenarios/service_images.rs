@@ -1,0 +1,182 @@
+//! Services that run by images of their own: pulled, upgraded alone, put back, and there again after
+//! a power cut without a registry.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use vm_tests::machine::Machine;
+use vm_tests::registry::Registry;
+use vm_tests::release::Image;
+use vm_tests::service_image::{self, Contents, reference};
+use vm_tests::template::Template;
+use vm_tests::{artifacts, guest, wait};
+
+/// Long enough for a container to start on a busy host.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn made(name: &str, shell: &str) -> Result<Image> {
+    service_image::signed(name, &Contents { shell, ..Contents::default() })
+}
+
+fn service(machine: &Machine, name: &str) -> Result<Value> {
+    guest::osctl(machine, &format!("service status {name}")).map(|(_, answer)| answer)
+}
+
+fn word<'a>(value: &'a Value, key: &str) -> &'a str {
+    value.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// `osctl WORDS` has to end with `code`; what it answered.
+fn osctl(machine: &Machine, words: &str, code: i32) -> Result<Value> {
+    let (ended, answer) = guest::osctl(machine, words)?;
+    assert_eq!(ended, code, "`osctl {words}`: {answer}");
+    Ok(answer)
+}
+
+/// The words of a refusal.
+fn message(answer: &Value) -> &str {
+    answer.pointer("/error/message").and_then(Value::as_str).unwrap_or_default()
+}
+
+fn last_line(machine: &Machine, name: &str) -> Result<String> {
+    let text = machine.ssh()?.run(&format!("osctl service logs -n 1 {name}"))?.ok("logs")?;
+    Ok(text.trim().to_owned())
+}
+
+fn runs(machine: &Machine, image: &Image, says: &str) -> Result<()> {
+    let now = service(machine, "web")?;
+    assert_eq!(
+        (word(&now, "state"), word(&now, "image")),
+        ("running", &*reference(image)),
+        "{now}"
+    );
+    assert_eq!(last_line(machine, "web")?, says);
+    Ok(())
+}
+
+/// IN-4, IN-1 of images: one service is upgraded alone and put back where it does not get healthy;
+/// the power goes in the middle of an upgrade, the OS is updated by the same boot, no registry
+/// answers, and all services run by what was kept.
+#[test]
+fn one_service_is_upgraded_alone() -> Result<()> {
+    let registry = Registry::start("service-images")?;
+    let mut machine = Template::armed()?.start("service-images")?;
+    machine.route_registry(Some(registry.port()))?;
+    let says = |word: &str| {
+        format!("touch /x 2>/dev/null && echo wrote; touch /tmp/y && echo {word}; exec sleep 9999")
+    };
+    let (one, two) = (made("one", &says("one"))?, made("two", &says("two"))?);
+    for image in [&one, &two] {
+        registry.publish_image(image)?;
+    }
+    let file = format!(
+        "format = 1\nname = \"web\"\nimage = \"{}\"\nhealth = {{ exec = [\"/bin/test\", \"-e\", \
+         \"/tmp/y\"], interval_s = 1, timeout_s = 30, start_s = 600, retries = 100 }}",
+        reference(&one)
+    );
+    machine.ssh()?.run(&format!("cat > /tmp/web.toml <<'END'\n{file}\nEND"))?.ok("write")?;
+    osctl(&machine, "service enable /tmp/web.toml", 0)?;
+    runs(&machine, &one, "one")?;
+    assert_eq!(osctl(&machine, "service pull web", 1)?.get("was_there"), Some(&Value::Bool(true)));
+    let now = service(&machine, "web")?;
+    assert_eq!(now.get("privileges"), Some(&Value::Array(Vec::new())), "least privilege: {now}");
+
+    osctl(&machine, &format!("service upgrade web {}", reference(&two)), 0)?;
+    runs(&machine, &two, "two")?;
+    osctl(&machine, &format!("service upgrade web {}", reference(&two)), 1)?;
+    refusals(&machine, &registry, &two)?;
+    osctl(&machine, "service rollback web", 0)?;
+    runs(&machine, &one, "one")?;
+    osctl(&machine, "service rollback web", 0)?;
+    runs(&machine, &two, "two")?;
+
+    let updater = upgraded_updater(&machine, &registry)?;
+    cut_in_the_middle(&mut machine, &registry)?;
+    machine.route_registry(None)?;
+    machine.power_on()?;
+    assert_eq!(guest::wait_confirmed(&mut machine, guest::BOOT)?, (2, "b".to_owned()));
+    wait::asking("web to run by what was kept", PATIENCE, || {
+        let now = service(&machine, "web")?;
+        Ok((word(&now, "state") == "running").then_some(()))
+    })?;
+    runs(&machine, &two, "two")?;
+    let now = service(&machine, "updater")?;
+    assert_eq!(word(&now, "image"), "", "a newer release brings a newer one: {now}");
+    assert!(word(&now, "set_aside").contains(&updater), "{now}");
+    assert!(word(&now, "set_aside").contains("release 1"), "{now}");
+    osctl(&machine, "service rm web", 0)?;
+    let left = machine.ssh()?.run("ls /var/lib/bascule/images")?.ok("ls")?;
+    assert!(left.lines().count() <= 3, "what the updater ran by, and two to spare: {left}");
+    Ok(())
+}
+
+/// What may not run is not tried; what does not get healthy is not kept.
+fn refusals(machine: &Machine, registry: &Registry, runs_now: &Image) -> Result<()> {
+    let stranger = service_image::unsigned("stranger", &Contents::default())?;
+    registry.publish_image(&stranger)?;
+    let answer = osctl(machine, &format!("service upgrade web {}", reference(&stranger)), 2)?;
+    assert!(message(&answer).contains("has no signature"), "{answer}");
+    let answer = osctl(machine, "service upgrade web 10.0.2.100:5000/bascule/os:stable", 2)?;
+    assert!(message(&answer).contains("by its digest"), "{answer}");
+    let nowhere = format!("10.0.2.100:5000/bascule/os@sha256:{}", "0".repeat(64));
+    let answer = osctl(machine, &format!("service upgrade web {nowhere}"), 2)?;
+    assert!(message(&answer).contains("not in the registry"), "{answer}");
+
+    let bad = made("bad", "echo bad; exit 3")?;
+    registry.publish_image(&bad)?;
+    for name in ["web", "network"] {
+        let answer = osctl(machine, &format!("service upgrade {name} {}", reference(&bad)), 2)?;
+        let told = message(&answer);
+        assert!(told.contains("is not kept") && told.ends_with("runs as before"), "{answer}");
+        let now = service(machine, name)?;
+        assert_eq!(word(&now, "state"), "running", "{now}");
+        assert!(!word(&now, "image").contains(&bad.digest()), "{now}");
+    }
+    runs(machine, runs_now, "two")?;
+    osctl(machine, "service rollback network", 2)?;
+    Ok(())
+}
+
+/// The built-in `updater` by an image of its own; its digest.
+fn upgraded_updater(machine: &Machine, registry: &Registry) -> Result<String> {
+    let text = |path: &str| machine.ssh()?.run(&format!("cat {path}"))?.ok(path);
+    let keys = machine.ssh()?.run("ls /usr/share/bascule/trust")?.ok("ls")?;
+    let key = keys.lines().next().context("no key")?;
+    let trust = format!("usr/share/bascule/trust/{key}");
+    let image = service_image::signed(
+        "updater",
+        &Contents {
+            shell: "",
+            files: vec![
+                ("usr/share/bascule/release.json", text("/usr/share/bascule/release.json")?),
+                (&trust, text(&format!("/{trust}"))?),
+            ],
+            programs: vec![("usr/lib/bascule/osupdated", artifacts::device_program("osupdated")?)],
+        },
+    )?;
+    registry.publish_image(&image)?;
+    osctl(machine, &format!("service upgrade updater {}", reference(&image)), 0)?;
+    let now = service(machine, "updater")?;
+    assert_eq!((word(&now, "state"), word(&now, "image")), ("running", &*reference(&image)));
+    let (code, status) = guest::osupdate(machine, "status", guest::APPLY)?;
+    assert_eq!(code, 0, "the new one answers: {status}");
+    Ok(image.digest())
+}
+
+/// The power goes while a service is on trial.
+fn cut_in_the_middle(machine: &mut Machine, registry: &Registry) -> Result<()> {
+    let sick = made("sick", "echo sick; exec sleep 9999")?;
+    registry.publish_image(&sick)?;
+    let words = format!("osctl service upgrade web {}", reference(&sick));
+    let mut asking = machine.ssh()?.spawn(&words, PATIENCE)?;
+    wait::asking("web to run by the image on trial", PATIENCE, || {
+        let now = service(machine, "web")?;
+        let tried = word(&now, "state") == "running" && word(&now, "image") == reference(&sick);
+        Ok(tried.then_some(()))
+    })?;
+    machine.power_cut()?;
+    // The client's end is the machine's.
+    let _ = asking.wait();
+    Ok(())
+}
