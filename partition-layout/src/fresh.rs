@@ -84,11 +84,11 @@ pub fn write<D: Disk, C>(
     if table.sector_size != disk.sector_size() || table.sectors != disk.size() / unit {
         return Err(Error::OtherDisk);
     }
-    let end = disk.size();
     let place = |kind| {
         let entry = table.find(kind).ok_or(Error::NoPartition(kind))?;
         let (at, size) = (entry.first.saturating_mul(unit), entry.sectors().saturating_mul(unit));
-        if at.saturating_add(size) > end {
+        // Neither over the backup of the table, nor outside the disk.
+        if entry.last > table.last_usable {
             return Err(Error::NoPartition(kind));
         }
         Ok((at, size))

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops there")]
 
 use partition_layout::boot_state::{ImageFacts, factory};
-use partition_layout::disk::{Disk as _, Region};
+use partition_layout::disk::{Disk as _, Region, RegionError};
 use partition_layout::fresh::{self, Error, Fresh};
 use partition_layout::gpt::{self, Table};
 use partition_layout::guid::{self, Guid};
@@ -68,6 +68,37 @@ fn what_does_not_read_back_gets_no_table() {
 }
 
 #[test]
+fn a_partition_may_reach_to_the_backup_of_the_table() {
+    let mut disk = StrictDisk::zeroed(512, SIZE);
+    let mut exact = table(512);
+    let usable = exact.last_usable;
+    let entry = exact.entries.iter_mut().find(|(_, entry)| entry.kind == guid::SLOT_B).unwrap();
+    entry.1.last = usable;
+    let record = factory(DISK_ID, ImageFacts { release: 1, secver: 1, digest: [3; 32] });
+    let fresh = Fresh { table: &exact, disk_id: DISK_ID, record: &record };
+    fresh::write(&mut disk, &fresh, |_| Ok::<_, String>(()), |_| Ok(())).unwrap();
+    assert_eq!(gpt::read(&mut disk).unwrap().0, exact);
+}
+
+#[test]
+fn what_failed_is_named() {
+    let said = |error: Error<&str, &str>| error.to_string();
+    assert!(said(Error::OtherDisk).contains("another disk"));
+    assert!(said(Error::NoPartition(guid::ESP)).contains(&guid::ESP.to_string()));
+    assert_eq!(said(Error::Contents("other bytes")), "other bytes");
+    for (error, step) in [
+        (Error::Clear("x"), "clear away"),
+        (Error::Identity(RegionError::Disk("x")), "identity"),
+        (Error::Record(places::Error::Read(RegionError::Disk("x"))), "write the boot record"),
+        (Error::Flush("x"), "durable"),
+        (Error::Table("x"), "partition table"),
+    ] {
+        let told = said(error);
+        assert!(told.contains(step) && told.contains('x'), "{told}");
+    }
+}
+
+#[test]
 fn a_table_that_does_not_fit_changes_nothing() {
     let mut disk = StrictDisk::zeroed(512, SIZE);
     make(&mut disk, 1, Ok(())).unwrap();
@@ -88,6 +119,12 @@ fn a_table_that_does_not_fit_changes_nothing() {
         entry.1.last = SIZE;
         assert!(matches!(refused(&table), Error::NoPartition(off) if off == kind), "{kind}");
     }
+    // To the last sector before the table's backup, and not one more.
+    let mut exact = table(512);
+    let usable = exact.last_usable;
+    let entry = exact.entries.iter_mut().find(|(_, entry)| entry.kind == guid::SLOT_B).unwrap();
+    entry.1.last = usable + 1;
+    assert!(matches!(refused(&exact), Error::NoPartition(off) if off == guid::SLOT_B));
     let larger = table(512).fitted(SIZE + MIB).unwrap();
     for other in [larger, table(4096)] {
         assert!(matches!(refused(&other), Error::OtherDisk), "{other:?}");

@@ -191,6 +191,52 @@ fn only_what_is_last_and_has_room_behind_it_grows() {
     assert!((last + 1) * 512 + MIB > 2 * SIZE - 33 * 512, "all that is there");
 }
 
+/// Whether a table is believed whose only whole header, at the start or the end, was changed and has
+/// a right checksum; the entries lie at their place and at sector `also`.
+fn header_believed(primary: bool, also: u64, change: impl FnOnce(&mut [u8])) -> bool {
+    let mut disk = disk(512);
+    let end = last(&disk);
+    let (at, other) = if primary { (1, end) } else { (end, 1) };
+    let mut entries = vec![0; 32 * 512];
+    disk.read(2 * 512, &mut entries).unwrap();
+    disk.write(also * 512, &entries).unwrap();
+    disk.damage(other, |bytes| bytes.fill(0));
+    disk.damage(at, |bytes| {
+        change(bytes);
+        bytes[16..20].fill(0);
+        let sum = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(&bytes[..92]);
+        bytes[16..20].copy_from_slice(&sum.to_le_bytes());
+    });
+    gpt::read(&mut disk).is_ok()
+}
+
+#[test]
+fn headers_with_right_checksums_and_wrong_places_are_not_believed() {
+    let long = |at: usize, value: u64| {
+        move |bytes: &mut [u8]| bytes[at..at + 8].copy_from_slice(&value.to_le_bytes())
+    };
+    let (end, last_usable) = (SIZE / 512 - 1, table(512).last_usable);
+    const SELF: usize = 24;
+    const OTHER: usize = 32;
+    const ENTRIES: usize = 72;
+    const ENTRY_SIZE: usize = 84;
+    for primary in [true, false] {
+        assert!(header_believed(primary, 100, |_| {}));
+        let inside = header_believed(primary, 100, long(ENTRIES, 100));
+        assert!(!inside, "entries where partitions lie");
+        let size = |bytes: &mut [u8]| bytes[ENTRY_SIZE] = 64;
+        assert!(!header_believed(primary, 100, size), "entries of another size");
+    }
+    let over = header_believed(false, last_usable, long(ENTRIES, last_usable));
+    assert!(!over, "entries over the last usable sector");
+    assert!(!header_believed(true, 100, long(OTHER, end + 1)), "a backup behind the end");
+    let mut copied = vec![0; 512];
+    disk(512).read(512, &mut copied).unwrap();
+    let elsewhere = header_believed(false, 100, |bytes| bytes.copy_from_slice(&copied));
+    assert!(!elsewhere, "the primary's header at the backup's place");
+    assert!(!header_believed(false, 100, long(SELF, 1)), "a header of another place");
+}
+
 #[test]
 fn headers_of_a_strange_size_are_not_read() {
     for size in [0_u32, 91, 513, u32::MAX] {
@@ -204,7 +250,25 @@ fn headers_of_a_strange_size_are_not_read() {
 }
 
 #[test]
+fn what_fits_to_the_sector_is_appended_and_what_is_empty_is_not() {
+    let empty = Table::new(Guid([1; 16]), 512, SIZE).unwrap();
+    let first = MIB / 512;
+    let room = (empty.last_usable - first + 1) * 512;
+    let last = |size| {
+        let made = empty.clone().append(guid::STATE, Guid([4; 16]), "x", Some(size));
+        made.map(|table| table.entries[0].1.last)
+    };
+    assert_eq!(last(0), None);
+    assert_eq!(last(1), Some(first));
+    assert_eq!(last(room), Some(empty.last_usable));
+    assert_eq!(last(room + 1), None);
+}
+
+#[test]
 fn a_disk_too_small_for_a_table_has_none() {
+    let mut two = StrictDisk::zeroed(512, 1024);
+    let absent = Error::Invalid(Invalid::Absent, Invalid::Absent);
+    assert_eq!(gpt::read(&mut two), Err(absent));
     for size in [0, 512, 4096, 30_000] {
         assert_eq!(Table::new(Guid([1; 16]), 512, size), None);
         let mut disk = StrictDisk::zeroed(512, size / 512 * 512);
