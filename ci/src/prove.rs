@@ -27,14 +27,28 @@ enum Size {
 struct Options {
     size: Size,
     seed: Option<String>,
+    /// Sizes of the simulation, as `prove` takes them; they count more than `size`.
+    simulated: Vec<String>,
+    /// Sizes of the real machine's part, as `vm-prove` takes them.
+    real: Vec<String>,
 }
 
-/// `cargo xtask prove [--quick | --full] [--seed N]`.
+impl Options {
+    fn of(size: Size) -> Self {
+        Self { size, seed: None, simulated: Vec::new(), real: Vec::new() }
+    }
+}
+
+/// Sizes of the simulation, and of the real machine's part.
+const SIMULATED: [&str; 2] = ["--time", "--years"];
+const REAL: [&str; 5] = ["--states", "--boots", "--kills", "--first-boots", "--old-files"];
+
+/// `cargo xtask prove [--quick | --full] [--seed N]`, and single sizes.
 ///
 /// # Errors
 /// A part fails, which says what it found; or a word is unknown.
 pub fn run(words: &[&str]) -> Result<()> {
-    let mut options = Options { size: Size::Quick, seed: None };
+    let mut options = Options::of(Size::Quick);
     let mut rest = words.iter();
     while let Some(word) = rest.next() {
         match *word {
@@ -44,7 +58,22 @@ pub fn run(words: &[&str]) -> Result<()> {
                 let seed: u64 = rest.next().and_then(|it| it.parse().ok()).context("--seed N")?;
                 options.seed = Some(seed.to_string());
             }
-            other => bail!("no option {other}, there are --quick, --full and --seed N"),
+            other if SIMULATED.contains(&other) || REAL.contains(&other) => {
+                let number: u64 = rest
+                    .next()
+                    .and_then(|it| it.parse().ok())
+                    .with_context(|| format!("{other} N"))?;
+                let sizes = match SIMULATED.contains(&other) {
+                    true => &mut options.simulated,
+                    false => &mut options.real,
+                };
+                sizes.extend([other.to_owned(), number.to_string()]);
+            }
+            other => bail!(
+                "no option {other}, there are --quick, --full, --seed N, {} N, {} N",
+                SIMULATED.join(" N, "),
+                REAL.join(" N, ")
+            ),
         }
     }
     setup::run()?;
@@ -59,7 +88,7 @@ pub fn run(words: &[&str]) -> Result<()> {
 /// As [`run`].
 pub fn without_machines() -> Result<()> {
     build_simulation()?;
-    simulate(&Options { size: Size::Quick, seed: None })?;
+    simulate(&Options::of(Size::Quick))?;
     check_model()
 }
 
@@ -110,6 +139,7 @@ fn simulate(options: &Options) -> Result<()> {
     if options.size == Size::Full {
         prove.args(["--time", "3600", "--years", "100000"]);
     }
+    prove.args(&options.simulated);
     prove.args(options.seed.iter().flat_map(|seed| ["--seed", seed]));
     let path = place::target().join("prove-simulation.json");
     let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
@@ -129,10 +159,11 @@ fn real_machine(options: &Options) -> Result<()> {
     match options.size {
         Size::Quick => prove.arg("--quick"),
         Size::Full => {
-            prove.args(["--states", "50000", "--boots", "200", "--kills", "100"]);
-            prove.args(["--first-boots", "50"])
+            prove.args(["--states", "50000", "--boots", "200", "--kills", "300"]);
+            prove.args(["--first-boots", "50", "--old-files", "1000000"])
         }
     };
+    prove.args(&options.real);
     prove.args(options.seed.iter().flat_map(|seed| ["--seed", seed]));
     prove.env("BASCULE_TOOLS", tools::ensure()?);
     step::run_shown("power cuts on a real machine's disk", &mut prove)

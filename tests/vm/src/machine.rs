@@ -275,6 +275,11 @@ impl Machine {
         self.options.extra.extend([name.to_owned(), value.to_owned()]);
     }
 
+    /// What its clock shows at the next power on, as `-rtc` takes it; none: the host's time.
+    pub fn set_clock(&mut self, time: Option<&str>) {
+        self.options.rtc = time.map(str::to_owned);
+    }
+
     /// Ends QEMU at once, as a power cut does: what the guest had not flushed may be lost to the
     /// host's cache only, see `write_log` for a stricter cut.
     ///

@@ -1,8 +1,8 @@
 //! Power cuts on the disk of a real machine: records an update, its confirmation and a rollback,
 //! rebuilds the disk as power cuts would have left it, and boots some of these disks for real.
 //!
-//! `vm-prove [--quick] [--states N] [--boots N] [--kills N] [--first-boots N] [--seed N]`; what was
-//! seen is in `prove-vm.json` of the target folder. It ends with 111 when one does not boot.
+//! `vm-prove [--quick] [--states N] [--boots N] [--kills N] [--first-boots N] [--old-files N] [--seed N]`;
+//! what was seen is in `prove-vm.json` of the target folder. It ends with 111 when one does not boot.
 
 use std::process::ExitCode;
 
@@ -37,9 +37,11 @@ fn size() -> Result<Size> {
             "--boots" => size.boots = length,
             "--kills" => size.kills = count(number)?,
             "--first-boots" => size.first_boots = count(number)?,
+            "--old-files" => size.old_files = count(number)?,
             "--seed" => size.seed = number,
             _ => bail!(
-                "{word}? There are --quick, --states, --boots, --kills, --first-boots, --seed"
+                "{word}? There are --quick, --states, --boots, --kills, --first-boots, --old-files, \
+                 --seed"
             ),
         }
     }

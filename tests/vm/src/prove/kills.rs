@@ -26,13 +26,17 @@ const YOUNG_MS: u64 = 10_000;
 /// Who a machine is: its host key, whether the private half fits, and its machine-id.
 const IDENTITY: &str = "cd /var/lib/bascule/ssh && cat ssh_host_ed25519_key.pub && \
     ssh-keygen -y -P '' -f ssh_host_ed25519_key && cat /etc/machine-id";
+/// What so many power cuts may leave behind on the state partition, in KiB: journals and logs that
+/// grow, and temporary files that nobody removes, show here.
+const LEFT_KIB: u64 = 8 << 10;
 /// What power cuts may leave in the quarantine: what the operator put there.
 const LEFT_BY_HAND: &str = "rollback";
 
 /// Cuts the power of the machine `name` so many `times`, at moments that `seed` repeats.
 ///
 /// # Errors
-/// After a cut the machine does not get confirmed, or power cuts alone have had a release held.
+/// After a cut the machine does not get confirmed, power cuts alone have had a release held, or they
+/// fill the state partition (ST-5).
 pub fn run(name: &str, times: u32, seed: u64) -> Result<()> {
     if times == 0 {
         return Ok(());
@@ -43,6 +47,7 @@ pub fn run(name: &str, times: u32, seed: u64) -> Result<()> {
     machine.route_registry(Some(registry.port()))?;
     let mut random = Random::new(seed);
     let mut release = 1;
+    let mut used = None;
     for number in 0..times {
         let operation = operation(release, &mut random);
         let moment = Duration::from_millis(random.below(SPAN_MS));
@@ -54,8 +59,20 @@ pub fn run(name: &str, times: u32, seed: u64) -> Result<()> {
         println!("  {what}");
         cut(&mut machine, operation, moment).with_context(|| what.clone())?;
         release = boots(&mut machine).with_context(|| what)?;
+        let now = used_kib(&machine)?;
+        let first = *used.get_or_insert(now);
+        ensure!(
+            now <= first + LEFT_KIB,
+            "{number} power cuts after the first: {now} KiB of state are used, were {first}"
+        );
     }
     Ok(())
+}
+
+/// What the state partition holds.
+fn used_kib(machine: &Machine) -> Result<u64> {
+    let text = machine.ssh()?.run("df -k --output=used /var | tail -n 1")?.ok("df")?;
+    text.trim().parse().with_context(|| format!("df says {text:?}"))
 }
 
 /// Boots so many `times` a machine that is new, and cuts its power soon after its first login.

@@ -16,6 +16,7 @@ pub mod boots;
 pub mod cuts;
 pub mod judge;
 pub mod kills;
+pub mod old_clock;
 pub mod recording;
 pub mod run;
 pub mod story;

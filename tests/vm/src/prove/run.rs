@@ -18,10 +18,10 @@ use strict_disk::random::Random;
 use super::boots::{self, Job, Outcome, Permits, Sample};
 use super::cuts::{self, Epoch};
 use super::judge::{Judge, Verdict};
-use super::kills;
 use super::recording::{Recording, STEPS};
 use super::story;
 use super::timeline::{Area, Cut, SECTOR, Timeline};
+use super::{kills, old_clock};
 use crate::write_log::Log;
 use crate::{artifacts, limit};
 
@@ -36,13 +36,16 @@ pub struct Size {
     pub kills: u32,
     /// How many new machines lose their power just after their first boot.
     pub first_boots: u32,
+    /// Files on the state partition that a boot in the past has to leave alone (ST-3).
+    pub old_files: u32,
     /// What the choice of cuts depends on, and nothing else does.
     pub seed: u64,
 }
 
 impl Size {
     /// What every change is tested with; [`kills`] is a scenario of its own there.
-    pub const QUICK: Self = Self { states: 3000, boots: 20, kills: 0, first_boots: 0, seed: 1 };
+    pub const QUICK: Self =
+        Self { states: 3000, boots: 20, kills: 0, first_boots: 0, old_files: 0, seed: 1 };
 }
 
 /// At most so many disks are rebuilt as if no flush did anything.
@@ -83,14 +86,15 @@ pub fn run(size: Size) -> Result<()> {
     let begun = Instant::now();
     println!("power cuts on a real machine's disk, seed {}", size.seed);
     let mut progress = Progress::new(size);
-    let (recording, booted) = thread::scope(|scope| {
+    let ((recording, booted), old_clock) = thread::scope(|scope| {
         let kills = scope.spawn(|| {
             kills::run("prove-kills", size.kills, size.seed)?;
-            kills::first_boots("prove-first-boots", size.first_boots, size.seed)
+            kills::first_boots("prove-first-boots", size.first_boots, size.seed)?;
+            old_clock::run("prove-old-clock", size.old_files)
         });
         let done = record_and_boot(&mut progress);
         match kills.join() {
-            Ok(result) => result.and(done),
+            Ok(result) => result.and_then(|ratio| Ok((done?, ratio))),
             Err(_) => bail!("the thread that kills machines has ended by a panic"),
         }
     })?;
@@ -118,6 +122,8 @@ pub fn run(size: Size) -> Result<()> {
         "slot_contents_read_whole": judge.images(),
         "killed_at_random": size.kills,
         "killed_at_first_boot": size.first_boots,
+        "files_at_an_old_clock": size.old_files,
+        "old_clock_boot_ratio": old_clock,
         "unbootable": unbootable.len(),
         "first_unbootable_without_flushes": caught,
         "by_operation": by_operation(judged.iter().map(|it| it.operation.as_str())),
