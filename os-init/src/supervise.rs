@@ -11,6 +11,10 @@ use std::process::{Command, Stdio};
 /// Starts of containerd in a row that may fail before the machine goes on without it.
 pub const CONTAINERD_FAILURES_MAX: u32 = 5;
 
+/// A process that gives signs of life, and then none for so long, is dead: the services manager does
+/// so twice a second, and a busy machine keeps it waiting for seconds.
+const SILENT_MAX_MS: u64 = 60_000;
+
 /// One process under PID 1's care.
 #[derive(Debug)]
 pub struct Child {
@@ -20,6 +24,8 @@ pub struct Child {
     oom_score_adj: i32,
     state: State,
     pid: Option<Pid>,
+    /// When it was last heard, in monotonic milliseconds; none before its first word.
+    heard_ms: Option<u64>,
 }
 
 impl Child {
@@ -32,7 +38,24 @@ impl Child {
             oom_score_adj,
             state: State::Waiting,
             pid: None,
+            heard_ms: None,
         }
+    }
+
+    /// It has given a sign of life.
+    pub fn heard(&mut self, now_ms: u64) {
+        self.heard_ms = Some(now_ms);
+    }
+
+    /// Kills it when it has been silent for too long since its last word: stopped, or stuck. Until its
+    /// first word it may take its time.
+    pub fn kill_if_silent(&mut self, now_ms: u64) {
+        let silent = self.heard_ms.is_some_and(|at| now_ms.saturating_sub(at) >= SILENT_MAX_MS);
+        let (true, Some(pid)) = (silent, self.pid) else { return };
+        warn(&format!("{} says nothing any more; killing it", self.name));
+        self.heard_ms = None;
+        // Also a stopped process takes this one; its end is reaped like any other.
+        let _ = kill(pid, Signal::SIGKILL);
     }
 
     /// Failures in a row so far.
@@ -56,6 +79,7 @@ impl Child {
     /// Its process was reaped.
     pub fn ended(&mut self, how: &str, now_ms: u64) {
         self.pid = None;
+        self.heard_ms = None;
         if !matches!(self.state, State::Stopping { .. } | State::Stopped) {
             warn(&format!("{} ended: {how}", self.name));
         }
@@ -124,5 +148,28 @@ impl Child {
             Err(_) => (Stdio::null(), Stdio::null()),
         };
         command.stdout(out).stderr(err);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::wait::{WaitStatus, waitpid};
+
+    #[test]
+    fn who_says_nothing_any_more_is_killed() {
+        let mut child = Child::new("sleep", &["/bin/sleep", "1000"], 0);
+        child.tick(0);
+        let pid = child.pid().unwrap();
+        kill(pid, Signal::SIGSTOP).unwrap();
+        child.kill_if_silent(10 * SILENT_MAX_MS);
+        child.heard(1000);
+        child.kill_if_silent(1000 + SILENT_MAX_MS - 1);
+        assert_eq!(kill(pid, None), Ok(()), "it may take its time");
+        child.kill_if_silent(1000 + SILENT_MAX_MS);
+        let ended = waitpid(pid, None).unwrap();
+        assert_eq!(ended, WaitStatus::Signaled(pid, Signal::SIGKILL, false));
+        child.ended("SIGKILL", 70_000);
+        assert_eq!((child.pid(), child.failures()), (None, 1), "it is started again");
     }
 }

@@ -110,7 +110,7 @@ pub enum Service {
         /// The image: registry/repository@sha256:…
         image: String,
     },
-    /// Run a service by what it ran by before its last upgrade
+    /// Run a service by what it ran by before its last upgrade; gives up an image that is set aside
     Rollback {
         /// The service
         name: String,

@@ -149,13 +149,24 @@ fn attention(machine: &Machine) -> Vec<Attention> {
 fn services_attention(services: &ServiceList, add: &mut impl FnMut(String, &str)) {
     for service in &services.services {
         let next = format!("osctl service logs {}", service.name);
+        let status = format!("osctl service status {}", service.name);
         let told = format!("service {} is {}", service.name, service.state);
         match service.state.as_str() {
             "failed" | "restarting" => add(format!("{told}: {}", service.reason), &next),
             "waiting" if service.reason.starts_with("requires") => {
                 add(format!("{told}: {}", service.reason), &next);
             }
+            "stopped" if service.reason.starts_with("its image") => {
+                add(format!("{told}: {}", service.reason), &status);
+            }
             _ => {}
+        }
+        if !service.set_aside.is_empty() {
+            let what = format!(
+                "service {}: {}; what its file names runs",
+                service.name, service.set_aside
+            );
+            add(what, &format!("osctl service rollback {}", service.name));
         }
     }
     for file in &services.left_out {
@@ -209,13 +220,28 @@ mod tests {
         };
         assert_eq!(attention(&healthy()), []);
         type Break = fn(&mut Machine);
-        let troubles: [(Break, &str); 7] = [
+        let troubles: [(Break, &str); 9] = [
             (|it| it.gate = None, "PID 1 does not answer"),
             (|it| it.services = None, "the services manager does not answer"),
             (|it| it.update = None, "the updater does not answer"),
             (
                 |it| it.services.as_mut().unwrap().services[0].state = "failed".into(),
                 "service web is failed: ",
+            ),
+            (
+                |it| {
+                    let web = &mut it.services.as_mut().unwrap().services[0];
+                    web.state = "stopped".into();
+                    web.reason = "its image is not on this machine".into();
+                },
+                "service web is stopped: its image",
+            ),
+            (
+                |it| {
+                    let web = &mut it.services.as_mut().unwrap().services[0];
+                    web.set_aside = "x was chosen over release 1".into();
+                },
+                "service web: x was chosen over release 1; what its file names runs",
             ),
             (
                 |it| {

@@ -78,6 +78,9 @@ pub fn one(service: &Service, as_json: bool) {
         println!("set aside {}", service.set_aside);
     }
     println!("at boot   {}", if service.enabled { "started" } else { "not started (disabled)" });
+    if let Some(next_s) = service.next_s {
+        println!("next run  {}", updater::clock::utc(next_s));
+    }
     if let Some(memory) = service.memory_bytes {
         println!("memory    {}", size(memory));
     }

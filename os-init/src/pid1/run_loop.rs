@@ -146,6 +146,7 @@ impl Loop {
         }
         let now = self.now_ms();
         for child in &mut self.children {
+            child.kill_if_silent(now);
             child.tick(now);
         }
         self.go_on_without_containerd();
@@ -194,6 +195,10 @@ impl Loop {
             Request::Reboot => self.stop_by_request(How::Reboot),
             Request::Poweroff => self.stop_by_request(How::Poweroff),
             Request::Gate { verdict, reason } => {
+                let now = self.now_ms();
+                for child in self.children.iter_mut().filter(|it| it.name == "os-services") {
+                    child.heard(now);
+                }
                 self.step_gate(decide::Event::Told(verdict, reason));
                 "{\"ok\":true}".into()
             }

@@ -23,7 +23,7 @@ pub fn gather(services: &BTreeMap<String, Supervised>, probed: &Probed, now_ms: 
                     Some(now_ms.saturating_sub(since_ms))
                 }
                 // A oneshot has proven itself.
-                State::Done => Some(STEADY_MS),
+                State::Done | State::Resting => Some(STEADY_MS),
                 _ => None,
             },
             failures: service.state.failures(),

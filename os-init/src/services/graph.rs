@@ -3,7 +3,7 @@
 //! Pure. What is wrong is found here, before anything is started: at validation by `osctl`, and at
 //! boot, where a wrong file costs its own service and those that need it, never a built-in one.
 
-use super::file::{Invalid, ServiceFile};
+use super::file::{Invalid, Kind, ServiceFile};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Services that fit together.
@@ -35,7 +35,9 @@ pub fn arrange(built_in: Vec<ServiceFile>, added: Vec<ServiceFile>) -> Result<Gr
             Err(why) => why,
         };
         let guilty: Vec<String> = match &why {
-            Invalid::Duplicate(name) | Invalid::Unknown(name, _) => vec![name.clone()],
+            Invalid::Duplicate(name) | Invalid::Unknown(name, _) | Invalid::Scheduled(name, _) => {
+                vec![name.clone()]
+            }
             Invalid::Cycle(names) => names.clone(),
             _ => Vec::new(),
         };
@@ -65,7 +67,8 @@ fn stands_before(file: &ServiceFile, own: &BTreeSet<&str>) -> Option<Invalid> {
 /// `before` into the other's `after`.
 ///
 /// # Errors
-/// A duplicate name, an unknown name, or a cycle: those in it, and no others.
+/// A duplicate name, an unknown name, a scheduled one that is required, or a cycle: those in it, and no
+/// others.
 pub fn order(files: Vec<ServiceFile>) -> Result<Vec<ServiceFile>, Invalid> {
     let mut waiting: BTreeMap<String, ServiceFile> = BTreeMap::new();
     let mut later = Vec::new();
@@ -84,6 +87,11 @@ pub fn order(files: Vec<ServiceFile>) -> Result<Vec<ServiceFile>, Invalid> {
     for file in waiting.values() {
         if let Some(whom) = waits_for(file).find(|name| !waiting.contains_key(*name)) {
             return Err(Invalid::Unknown(file.name.clone(), whom.clone()));
+        }
+        let scheduled =
+            |name: &&String| waiting.get(*name).is_some_and(|it| it.kind == Kind::Scheduled);
+        if let Some(whom) = file.requires.iter().find(scheduled) {
+            return Err(Invalid::Scheduled(file.name.clone(), whom.clone()));
         }
     }
     let mut ordered: Vec<ServiceFile> = Vec::new();
@@ -225,5 +233,18 @@ mod tests {
                 assert!(place(name).is_some() || told.contains(name), "{name} is not told");
             }
         }
+    }
+
+    #[test]
+    fn nobody_requires_what_is_scheduled() {
+        let nightly = file("nightly", "kind = \"scheduled\"\nschedule = \"0 3 * * *\"\n");
+        let needs = file("needs", "requires = [\"nightly\"]\n");
+        let graph =
+            arrange(Vec::new(), vec![nightly, needs, named("later", &["nightly"])]).unwrap();
+        let names: Vec<&str> = graph.ordered.iter().map(|file| file.name.as_str()).collect();
+        assert_eq!(names, ["nightly", "later"], "who only starts after it need not wait");
+        assert!(
+            matches!(graph.refused.as_slice(), [(name, Invalid::Scheduled(..))] if name == "needs")
+        );
     }
 }

@@ -68,7 +68,7 @@ pub async fn probe(
         match question {
             Question::Tcp(port) => connect(&format!("127.0.0.1:{port}")).await.map(drop),
             Question::Http(address, path) => http(address, path).await,
-            Question::Exec(_) => Ok(()),
+            Question::Exec(_) | Question::Notify => Ok(()),
         }
     };
     let silent = |_| Err(format!("no answer within {} s", limit.as_secs()));

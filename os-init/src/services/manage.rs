@@ -12,6 +12,7 @@ use super::operator::Folder;
 use super::orders::{self, Aim, Order, Progress, Verb};
 use super::run::{self, News, Run, What};
 use super::runtime::{self, AWAY_PAUSE, Runtime, Task};
+use super::schedule::now_s;
 use super::supervisor::{Action, Event, Policy, State};
 use super::wire::Changed;
 use super::{built_in, console, gate_facts, probes, resolv, serve};
@@ -76,6 +77,8 @@ pub struct Manager {
     facts: Option<Arc<BootFacts>>,
     news: mpsc::Sender<News>,
     origin: Instant,
+    /// When the clock was last looked at, in minutes since 1970.
+    minute: u64,
     resolv: String,
 }
 
@@ -98,6 +101,7 @@ pub async fn run() -> Result<(), String> {
         facts: BootFacts::load().ok().map(Arc::new),
         news,
         origin: Instant::now(),
+        minute: now_s() / 60,
         resolv,
     };
     manager.take_definitions(definitions, None);
@@ -202,7 +206,11 @@ impl Supervised {
             None if !runs => Some("disabled".into()),
             None => None,
         };
-        let state = if runs { State::Waiting } else { State::Stopped };
+        let state = match (runs, definition.file.kind) {
+            (true, Kind::Scheduled) => State::Resting,
+            (true, Kind::Daemon | Kind::Oneshot) => State::Waiting,
+            (false, _) => State::Stopped,
+        };
         Self { definition, state, restarts: 0, reason, runs_by: None, fell_back: None, gone: false }
     }
 
@@ -232,7 +240,7 @@ impl Supervised {
 
     fn policy(&self) -> Policy {
         let file = &self.definition.file;
-        let (oneshot, asked) = (file.kind == Kind::Oneshot, file.health.is_some());
+        let (oneshot, asked) = (file.kind != Kind::Daemon, file.health.is_some());
         Policy { oneshot, restart: file.restart(), asked }
     }
 }
@@ -277,15 +285,21 @@ impl Manager {
             if Path::new(STOPPED).join(name).exists() {
                 service.state = State::Stopped;
                 service.reason = Some("stopped".into());
-            } else if service.state == State::Waiting
+            } else if matches!(service.state, State::Waiting | State::Resting)
                 && service.definition.file.restart() != Restart::Always
-                && let Ok(Some(Task::Ended { status })) = self.runtime.task(name).await
             {
-                let ran = State::Running { since_ms: now, failures: 0, well: true };
-                let ended = Event::Ended { well: status == 0 };
-                // A pause or an end: nothing to perform.
-                (service.state, _) = ran.step(service.policy(), ended, now);
-                service.reason = Some(ended_words(status));
+                match self.runtime.task(name).await {
+                    Ok(Some(Task::Ended { status })) => {
+                        let ran = State::Running { since_ms: now, failures: 0, well: true };
+                        let ended = Event::Ended { well: status == 0 };
+                        // A pause or an end: nothing to perform.
+                        (service.state, _) = ran.step(service.policy(), ended, now);
+                        service.reason = Some(ended_words(status));
+                    }
+                    // Its start adopts what runs.
+                    Ok(Some(Task::Running { .. })) => service.state = State::Waiting,
+                    Ok(None) | Err(_) => {}
+                }
             }
         }
         let all_known = !self.left_out.iter().any(|(name, _)| name == "*");
@@ -334,7 +348,25 @@ impl Manager {
         }
     }
 
+    /// Has those started whose time has come since the last look.
+    fn look_at_the_clock(&mut self) {
+        let now = now_s() / 60;
+        let before = std::mem::replace(&mut self.minute, now);
+        if before == now {
+            return;
+        }
+        let is_due = |it: &Supervised| {
+            it.definition.file.schedule().is_some_and(|it| it.is_due(before, now))
+        };
+        let due: Vec<String> =
+            self.services.iter().filter(|(_, it)| is_due(it)).map(|it| it.0.clone()).collect();
+        for name in due {
+            self.step(&name, Event::Due);
+        }
+    }
+
     fn advance(&mut self) {
+        self.look_at_the_clock();
         let names: Vec<String> = self.services.keys().cloned().collect();
         for name in names {
             self.step(&name, Event::Tick);
@@ -424,7 +456,10 @@ impl Manager {
         let runs_by = service.runs_by.as_deref();
         let newer = runs_by.is_some_and(|old| !old.runs_like(&service.definition.file));
         let before = service.state;
+        let scheduled = service.definition.file.kind == Kind::Scheduled;
         let events: &[Event] = match verb {
+            // It is started when its time comes.
+            Verb::Renew if scheduled => &[Event::Schedule],
             Verb::Start => &[Event::Start],
             Verb::Renew | Verb::Try if !newer => &[Event::Start],
             Verb::Renew | Verb::Try | Verb::Restart => &[Event::Stop, Event::Start],

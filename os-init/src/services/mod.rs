@@ -7,7 +7,7 @@
 //! - [`spec`]: the OCI runtime specification made from it, least privilege by default;
 //! - [`supervisor`]: when a service is started and restarted, one enum and one match;
 //! - [`runtime`]: containerd, the only place that talks to it, with [`roots`]; [`run`]: one run of one service,
-//!   with [`health`]: whether it is well;
+//!   with [`health`] and [`notify`]: whether it is well;
 //! - [`manage`]: the loop that performs all this; [`orders`]: what people ask of it;
 //!   [`probes`], [`gate_facts`]: what the health gate asks;
 //! - [`console`], [`folders`], [`devices`], [`resolv`]: what the services find when they start;
@@ -32,6 +32,8 @@ pub mod images;
 pub mod logs;
 #[cfg(feature = "containerd")]
 pub mod manage;
+#[cfg(feature = "containerd")]
+pub mod notify;
 pub mod operator;
 #[cfg(feature = "containerd")]
 pub mod orders;
@@ -44,6 +46,7 @@ pub mod roots;
 pub mod run;
 #[cfg(feature = "containerd")]
 pub mod runtime;
+pub mod schedule;
 #[cfg(feature = "containerd")]
 pub mod serve;
 pub mod spec;

@@ -75,7 +75,10 @@ pub fn progress(aim: Aim, state: State, oneshot: bool, blocked: bool) -> Progres
     match (aim, state) {
         (Aim::Up, State::Running { .. }) if oneshot => Progress::Under,
         (Aim::Up, State::Running { well: true, .. } | State::Done)
-        | (Aim::Down, State::Stopped | State::Done | State::Failed) => Progress::Reached,
+        | (Aim::Up, State::Resting)
+        | (Aim::Down, State::Stopped | State::Resting | State::Done | State::Failed) => {
+            Progress::Reached
+        }
         (Aim::Up, State::Pausing { .. } | State::Stopped | State::Failed) => Progress::Missed,
         // Somebody else has had it started meanwhile.
         (
@@ -109,6 +112,7 @@ mod tests {
             (stopping(true), Progress::Under, Progress::Missed),
             (stopping(false), Progress::Under, Progress::Under),
             (State::Stopped, Progress::Missed, Progress::Reached),
+            (State::Resting, Progress::Reached, Progress::Reached),
             (State::Done, Progress::Reached, Progress::Reached),
             (State::Failed, Progress::Missed, Progress::Reached),
         ] {

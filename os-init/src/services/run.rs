@@ -1,8 +1,9 @@
 //! One run of one service: started or adopted, and waited for.
 
-use super::file::ServiceFile;
+use super::file::{Health, Question, ServiceFile};
 use super::health::{Asked, Said, probe};
 use super::images::{self, Images, Process};
+use super::notify::{self, Notify};
 use super::runtime::{AWAY_PAUSE, Failed, Runtime};
 use super::{roots, spec};
 use crate::boot_facts::BootFacts;
@@ -76,6 +77,11 @@ impl Run {
             end(&self.runtime, &self.file).await;
             running = false;
         }
+        let ear = speaks(&self.file).then(|| Notify::listen(name, !running)).transpose();
+        let ear = ear.map_err(|error| Failed {
+            line: format!("listen for {name}: {error}"),
+            runtime: false,
+        })?;
         if !running {
             let (file, facts) = (Arc::clone(&self.file), self.facts.clone());
             // It looks for what is mounted: a disk that hangs holds this one service.
@@ -94,7 +100,7 @@ impl Run {
         self.tell(What::Started).await;
         tokio::select! {
             ended = self.wait() => ended,
-            line = self.watch_health() => {
+            line = self.watch_health(ear) => {
                 // It may have ended just now; what is known of it is the same.
                 end(&self.runtime, &self.file).await;
                 Err(Failed { line, runtime: false })
@@ -103,8 +109,11 @@ impl Run {
     }
 
     /// Asks the service whether it is well for as long as it is; why it is not.
-    async fn watch_health(&self) -> String {
+    async fn watch_health(&self, ear: Option<Notify>) -> String {
         let Some(health) = &self.file.health else { return std::future::pending().await };
+        if let Some(ear) = ear {
+            return self.hear(&ear, health).await;
+        }
         let begun = Instant::now();
         let mut asked = Asked::default();
         loop {
@@ -117,6 +126,17 @@ impl Run {
                 Said::Failed(why) => return why,
             }
         }
+    }
+
+    /// Waits for its own word that it is well.
+    async fn hear(&self, ear: &Notify, health: &Health) -> String {
+        let limit = Duration::from_secs(health.start_s);
+        if tokio::time::timeout(limit, ear.ready()).await.is_err() {
+            return format!("has not said READY=1 within {} s", health.start_s);
+        }
+        self.tell(What::Well).await;
+        ear.listen_on().await;
+        String::new()
     }
 
     async fn wait(&self) -> Result<u32, Failed> {
@@ -154,6 +174,12 @@ pub async fn end(runtime: &Runtime, file: &ServiceFile) {
     eprintln!("os-services: {} was not stopped: containerd is away", file.name);
 }
 
+/// Whether it says by itself that it is well.
+fn speaks(file: &ServiceFile) -> bool {
+    let question = file.health.as_ref().map(Health::question);
+    matches!(question, Some(Ok(Question::Notify)))
+}
+
 /// What is started of a service, and what containerd is told of it.
 ///
 /// # Errors
@@ -162,8 +188,12 @@ pub fn specification(
     file: &ServiceFile,
     facts: Option<&BootFacts>,
 ) -> Result<(Process, serde_json::Value), String> {
-    let process = Images::at(images::FOLDER).process(file)?;
-    let mounts = super::folders::existing(file);
+    let mut process = Images::at(images::FOLDER).process(file)?;
+    let mut mounts = super::folders::existing(file);
+    if speaks(file) {
+        process.env.push(notify::variable());
+        mounts.push(notify::mount(&file.name));
+    }
     let devices = super::devices::resolve(file, facts);
     let spec = spec::build(file, &process, &mounts, &devices);
     Ok((process, spec))

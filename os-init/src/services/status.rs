@@ -1,7 +1,7 @@
 //! What the manager shows of its services.
 
-use super::file::Kind;
 use super::manage::{Manager, Supervised};
+use super::schedule::now_s;
 use super::supervisor::State;
 use super::wire;
 use std::fs;
@@ -42,11 +42,8 @@ impl Manager {
             privileges: file.privileges(),
             // Read for who asks, not at every turn of the loop.
             memory_bytes: None,
-            kind: match file.kind {
-                Kind::Daemon => "daemon",
-                Kind::Oneshot => "oneshot",
-            }
-            .into(),
+            kind: file.kind.word().into(),
+            next_s: file.schedule().filter(|_| definition.enabled).and_then(|it| it.next(now_s())),
             labels: file.labels.clone().into_iter().collect(),
             image: file.image.clone().unwrap_or_default(),
             own_image: definition.own_image.clone().unwrap_or_default(),

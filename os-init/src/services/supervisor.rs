@@ -17,7 +17,7 @@ pub const SETTLED_MS: u64 = 60_000;
 /// What is wanted of a service in the long run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// It is to end with status 0, once.
+    /// It is to end with status 0, once at each start.
     pub oneshot: bool,
     /// When it is started again.
     pub restart: Restart,
@@ -61,6 +61,8 @@ pub enum State {
         /// Whether it is started again once it has.
         again: bool,
     },
+    /// Scheduled, and not due yet since it was taken up.
+    Resting,
     /// Not running, on request.
     Stopped,
     /// It ended as it should, and is not started again by itself.
@@ -91,6 +93,10 @@ pub enum Event {
     Start,
     /// It shall stop and stay stopped.
     Stop,
+    /// Its time has come.
+    Due,
+    /// It shall run when its time comes, if it is stopped.
+    Schedule,
 }
 
 /// What the caller does next.
@@ -160,15 +166,18 @@ impl State {
             (Self::Stopping { again: false }, Event::Ended { .. } | Event::Delayed) => {
                 (Self::Stopped, Action::None)
             }
-            (Self::Stopped | Self::Done | Self::Failed, Event::Start) => {
+            (Self::Stopped | Self::Resting | Self::Done | Self::Failed, Event::Start)
+            | (Self::Resting | Self::Done | Self::Failed, Event::Due) => {
                 (Self::Waiting, Action::None)
             }
-            (Self::Done | Self::Failed, Event::Stop) => (Self::Stopped, Action::None),
+            (Self::Stopped, Event::Schedule) => (Self::Resting, Action::None),
+            (Self::Resting | Self::Done | Self::Failed, Event::Stop) => {
+                (Self::Stopped, Action::None)
+            }
             (Self::Waiting, _)
             | (Self::Starting { .. } | Self::Running { .. } | Self::Pausing { .. }, _)
-            | (Self::Stopping { .. } | Self::Stopped | Self::Done | Self::Failed, _) => {
-                (self, Action::None)
-            }
+            | (Self::Stopping { .. } | Self::Stopped | Self::Resting, _)
+            | (Self::Done | Self::Failed, _) => (self, Action::None),
         }
     }
 
@@ -180,7 +189,7 @@ impl State {
     /// Whether it does not run and has failed, or is not going to be started.
     pub fn is_down(self) -> bool {
         match self {
-            Self::Stopped | Self::Failed => true,
+            Self::Stopped | Self::Resting | Self::Failed => true,
             Self::Pausing { failures, .. } => failures > 0,
             _ => false,
         }
@@ -197,7 +206,12 @@ impl State {
             Self::Starting { failures }
             | Self::Running { failures, .. }
             | Self::Pausing { failures, .. } => failures,
-            Self::Waiting | Self::Stopping { .. } | Self::Stopped | Self::Done | Self::Failed => 0,
+            Self::Waiting
+            | Self::Stopping { .. }
+            | Self::Stopped
+            | Self::Resting
+            | Self::Done
+            | Self::Failed => 0,
         }
     }
 
@@ -210,6 +224,7 @@ impl State {
             Self::Pausing { .. } => "restarting",
             Self::Stopping { .. } => "stopping",
             Self::Stopped => "stopped",
+            Self::Resting => "resting",
             Self::Done => "done",
             Self::Failed => "failed",
         }
@@ -388,5 +403,21 @@ mod tests {
         let pausing = State::Pausing { until_ms: 100, failures: 1 };
         assert_eq!(step(pausing, ENDED, 5), (pausing, Action::None));
         assert_eq!(step(pausing, Event::Started, 5), (pausing, Action::None));
+    }
+
+    #[test]
+    fn a_scheduled_service_runs_when_its_time_comes() {
+        let policy = Policy { oneshot: true, restart: Restart::Never, asked: false };
+        let step = |state: State, event| state.step(policy, event, 0);
+        let (rested, _) = step(State::Stopped, Event::Schedule);
+        assert_eq!(rested, State::Resting);
+        assert_eq!(step(State::Resting, Event::Ready), (State::Resting, Action::None), "not yet");
+        assert_eq!(step(State::Resting, Event::Due), (State::Waiting, Action::None));
+        assert_eq!(step(State::Done, Event::Due), (State::Waiting, Action::None));
+        assert_eq!(step(State::Failed, Event::Due), (State::Waiting, Action::None));
+        assert_eq!(step(State::Stopped, Event::Due), (State::Stopped, Action::None));
+        let run = State::Running { since_ms: 0, failures: 0, well: true };
+        assert_eq!(step(run, Event::Due), (run, Action::None), "never twice at a time");
+        assert_eq!(step(State::Resting, Event::Stop), (State::Stopped, Action::None));
     }
 }

@@ -28,7 +28,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) enum Wanted {
     /// This image; empty for what the service's file says.
     Image(String),
-    /// What ran before the last change.
+    /// What ran before the last change; where that was set aside, what runs now, for good.
     Previous,
 }
 
@@ -89,10 +89,10 @@ fn target(before: &Definition, wanted: &Wanted) -> Result<String, Status> {
     match (wanted, &before.upgrade) {
         (Wanted::Image(image), _) if Some(image) == before.own_image.as_ref() => Ok(String::new()),
         (Wanted::Image(image), _) => Ok(image.clone()),
-        (Wanted::Previous, Some(upgrade)) if before.set_aside.is_none() => {
-            Ok(upgrade.previous.clone())
-        }
-        (Wanted::Previous, _) => Err(Status::failed_precondition(format!(
+        // What was set aside is given up: what runs now is what is wanted.
+        (Wanted::Previous, _) if before.set_aside.is_some() => Ok(String::new()),
+        (Wanted::Previous, Some(upgrade)) => Ok(upgrade.previous.clone()),
+        (Wanted::Previous, None) => Err(Status::failed_precondition(format!(
             "{name} runs by what its file says; there is nothing to go back to"
         ))),
     }

@@ -83,6 +83,25 @@ pub fn unsigned(name: &str, contents: &Contents<'_>) -> Result<Image> {
     Ok(Image { manifest, config, layer, signatures: Vec::new() })
 }
 
+/// Builds a program of one C source file for an image, where no package has one that does it.
+///
+/// # Errors
+/// `gcc` fails.
+pub fn program(name: &str, source: &str) -> Result<PathBuf> {
+    let folder = artifacts::work_dir().join("service-programs");
+    fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+    let (program, text) = (folder.join(name), folder.join(format!("{name}.c")));
+    fs::write(&text, source).with_context(|| format!("write {}", text.display()))?;
+    let built = Command::new("gcc")
+        .args(["-static", "-o"])
+        .arg(&program)
+        .arg(&text)
+        .status()
+        .context("start gcc")?;
+    ensure!(built.success(), "gcc ended with {built}");
+    Ok(program)
+}
+
 /// The name under which machines find the image in the registry.
 #[must_use]
 pub fn reference(image: &Image) -> String {

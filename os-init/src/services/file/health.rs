@@ -15,6 +15,9 @@ pub struct Health {
     /// `http://ADDRESS:PORT/PATH`.
     #[serde(default)]
     pub http: Option<String>,
+    /// It says so by itself, once: the line `READY=1`, as sd_notify(3) has it.
+    #[serde(default)]
+    pub notify: bool,
     /// Seconds between two questions.
     #[serde(default = "default_interval_s")]
     pub interval_s: u64,
@@ -29,6 +32,8 @@ pub struct Health {
     pub start_s: u64,
 }
 
+const ONE: &str = "has not exactly one of `exec`, `tcp`, `http` and `notify`";
+
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Question<'a> {
@@ -38,6 +43,8 @@ pub enum Question<'a> {
     Tcp(u16),
     /// Address with port, and path.
     Http(&'a str, &'a str),
+    /// Nothing: it says so by itself.
+    Notify,
 }
 
 impl Health {
@@ -50,6 +57,8 @@ impl Health {
             return Err("has a zero for `interval_s`, `timeout_s` or `retries`");
         }
         match (&self.exec, self.tcp, &self.http) {
+            (None, None, None) if self.notify => Ok(Question::Notify),
+            _ if self.notify => Err(ONE),
             (Some(words), None, None) => match words.first() {
                 Some(program) if program.starts_with('/') => Ok(Question::Exec(words)),
                 _ => Err("`exec` does not begin with an absolute path"),
@@ -65,7 +74,7 @@ impl Health {
                 }
                 Ok(Question::Http(address, if path.is_empty() { "/" } else { path }))
             }
-            _ => Err("has not exactly one of `exec`, `tcp` and `http`"),
+            _ => Err(ONE),
         }
     }
 }
@@ -99,6 +108,7 @@ mod tests {
             ServiceFile::parse(&file).map(|file| file.health.unwrap())
         };
         let http = |url: &str| asked(&format!("http = \"{url}\""));
+        assert_eq!(asked("notify = true").unwrap().question(), Ok(Question::Notify));
         assert_eq!(asked("tcp = 80").unwrap().question(), Ok(Question::Tcp(80)));
         for (url, path) in [("http://127.0.0.1:80/a?b", "/a?b"), ("http://127.0.0.1:80", "/")] {
             let health = http(url).unwrap();
@@ -108,6 +118,8 @@ mod tests {
         for bad in [
             "interval_s = 1",
             "tcp = 80, exec = [\"/x\"]",
+            "tcp = 80, notify = true",
+            "notify = false",
             "tcp = 80, retries = 0",
             "exec = []",
             "exec = [\"x\"]",

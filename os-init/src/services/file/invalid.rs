@@ -20,6 +20,8 @@ pub enum Invalid {
     Duplicate(String),
     /// A service that does not exist is named: who names it, whom.
     Unknown(String, String),
+    /// A scheduled service is required: who requires whom.
+    Scheduled(String, String),
     /// A service wants to stand before a built-in one: who, whom.
     BeforeBuiltIn(String, String),
     /// Services that wait for each other.
@@ -38,6 +40,10 @@ impl fmt::Display for Invalid {
             Self::Unknown(who, whom) => {
                 write!(f, "`{who}` names the service `{whom}`, which does not exist or is left out")
             }
+            Self::Scheduled(who, whom) => write!(
+                f,
+                "`{who}` requires `{whom}`, which is scheduled: it may not run for a long time yet"
+            ),
             Self::BeforeBuiltIn(who, whom) => {
                 write!(f, "`before` of `{who}` names `{whom}`: built-in services wait for no other")
             }

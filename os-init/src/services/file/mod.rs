@@ -18,8 +18,9 @@
 //! | `namespaces` | namespaces of its own, of `pid`, `ipc`, `network`; mounts always are | `["pid", "ipc"]` |
 //! | `memory_mib`, `tasks` | limits of the cgroup | none, 512 |
 //! | `oom_score_adj` | -1000..1000 | 0 |
-//! | `kind` | `daemon`: it is to run for ever; `oneshot`: it is to end with 0, once in each boot | `daemon` |
-//! | `restart` | when it is started again after it ended: `always`, `on-failure`, `never` | daemon `always`, oneshot `never` |
+//! | `kind` | `daemon`: it is to run for ever; `oneshot`: it is to end with 0, once in each boot; `scheduled`: it is to end with 0, whenever `schedule` says so | `daemon` |
+//! | `schedule` | cron expression of five fields, in UTC; see [`super::schedule`] | required for `scheduled` |
+//! | `restart` | when it is started again after it ended: `always`, `on-failure`, `never` | daemon `always`, others `never` |
 //! | `after` | services that are started first, if they are started at all | `[]` |
 //! | `before` | services that are started later; only for services that are not built in | `[]` |
 //! | `requires` | services without which it is not started: daemons that run, oneshots that ended with 0 | `[]` |
@@ -30,8 +31,9 @@
 //! | `stop_s` | seconds between TERM and KILL | 10 |
 //!
 //! `health` has one of `exec` (a program inside, its path and arguments; well is status 0), `tcp` (a
-//! port of the machine; well is a connection) and `http` (`http://ADDRESS:PORT/PATH`; well is a status
-//! of 200 to 399); and `interval_s` (10), `timeout_s` (5), `retries` (3) and `start_s` (30). Who
+//! port of the machine; well is a connection), `http` (`http://ADDRESS:PORT/PATH`; well is a status
+//! of 200 to 399) and `notify` (true: the service says `READY=1` by itself, see [`super::notify`], within
+//! `start_s` and once); and `interval_s` (10), `timeout_s` (5), `retries` (3) and `start_s` (30). Who
 //! requires the service waits for the first good answer. After `retries` bad ones in a row, the first
 //! good one past or `start_s` over, the service has failed: it is stopped, and `restart` decides.
 //!
@@ -44,6 +46,7 @@ pub use health::{Health, Question};
 pub use invalid::Invalid;
 
 use super::images;
+use super::schedule::Schedule;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -66,6 +69,20 @@ pub enum Kind {
     Daemon,
     /// It does something once in each boot, and ends.
     Oneshot,
+    /// It does something whenever its time has come, and ends.
+    Scheduled,
+}
+
+impl Kind {
+    /// The word in service files.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Daemon => "daemon",
+            Self::Oneshot => "oneshot",
+            Self::Scheduled => "scheduled",
+        }
+    }
 }
 
 /// A namespace that a service may have to itself.
@@ -159,6 +176,9 @@ pub struct ServiceFile {
     /// What becomes of it in the end.
     #[serde(default)]
     pub kind: Kind,
+    /// When a scheduled service is started; see [`Self::schedule`].
+    #[serde(default)]
+    schedule: Option<String>,
     /// When it is started again; see [`Self::restart`].
     #[serde(default)]
     restart: Option<Restart>,
@@ -295,8 +315,15 @@ impl ServiceFile {
         if let Some(Err(rule)) = self.health.as_ref().map(Health::question) {
             return Err(Invalid::Value("health", rule.into()));
         }
-        if (self.kind, self.restart) == (Kind::Oneshot, Some(Restart::Always)) {
-            let rule = "is `always` for a oneshot, which would never be done";
+        if (self.kind == Kind::Scheduled) != self.schedule.is_some() {
+            let rule = "and `kind = \"scheduled\"` want each other";
+            return Err(Invalid::Value("schedule", rule.into()));
+        }
+        if let Some(Err(why)) = self.schedule.as_deref().map(Schedule::parse) {
+            return Err(Invalid::Value("schedule", format!("is no cron expression: {why}")));
+        }
+        if self.kind != Kind::Daemon && self.restart == Some(Restart::Always) {
+            let rule = "is `always` for a service that would then never be done";
             return Err(Invalid::Value("restart", rule.into()));
         }
         if !(-1000..=1000).contains(&self.oom_score_adj) {
@@ -309,8 +336,15 @@ impl ServiceFile {
     pub fn restart(&self) -> Restart {
         self.restart.unwrap_or(match self.kind {
             Kind::Daemon => Restart::Always,
-            Kind::Oneshot => Restart::Never,
+            Kind::Oneshot | Kind::Scheduled => Restart::Never,
         })
+    }
+
+    /// When a scheduled service is started; none for any other.
+    #[must_use]
+    pub fn schedule(&self) -> Option<Schedule> {
+        // Checked when the file was read.
+        self.schedule.as_deref().and_then(|text| Schedule::parse(text).ok())
     }
 
     /// The same service with another root.
@@ -408,6 +442,25 @@ mod tests {
         assert_eq!(with("kind = \"oneshot\"").restart(), Restart::Never);
         let patient = with("kind = \"oneshot\"\nrestart = \"on-failure\"");
         assert_eq!(patient.restart(), Restart::OnFailure);
+    }
+
+    #[test]
+    fn a_schedule_and_its_kind_want_each_other() {
+        let text = |rest: &str| format!("format = 1\nname = \"a\"\ncommand = [\"/x\"]\n{rest}");
+        let nightly = with("kind = \"scheduled\"\nschedule = \"0 3 * * *\"");
+        assert_eq!(nightly.restart(), Restart::Never);
+        assert!(nightly.schedule().is_some() && with("").schedule().is_none());
+        for bad in [
+            "kind = \"scheduled\"",
+            "schedule = \"0 3 * * *\"",
+            "kind = \"scheduled\"\nschedule = \"at three\"",
+            "kind = \"oneshot\"\nschedule = \"0 3 * * *\"",
+        ] {
+            let refused = ServiceFile::parse(&text(bad));
+            assert!(matches!(refused, Err(Invalid::Value("schedule", _))), "{bad}: {refused:?}");
+        }
+        let again = "kind = \"scheduled\"\nschedule = \"0 3 * * *\"\nrestart = \"always\"";
+        assert!(ServiceFile::parse(&text(again)).is_err());
     }
 
     #[test]

@@ -15,8 +15,26 @@ use vm_tests::{artifacts, guest, wait};
 /// Long enough for a container to start on a busy host.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Says what it is told to, as sd_notify(3) does.
+const NOTIFY: &str = r#"
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+int main(int argc, char **argv) {
+    struct sockaddr_un to = { .sun_family = AF_UNIX };
+    const char *path = getenv("NOTIFY_SOCKET");
+    if (argc != 2 || !path || strlen(path) >= sizeof to.sun_path) return 1;
+    strcpy(to.sun_path, path);
+    int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+    ssize_t said = sendto(fd, argv[1], strlen(argv[1]), 0, (struct sockaddr *)&to, sizeof to);
+    return said < 0;
+}
+"#;
+
 fn made(name: &str, shell: &str) -> Result<Image> {
-    service_image::signed(name, &Contents { shell, ..Contents::default() })
+    let programs = vec![("bin/notify", service_image::program("notify", NOTIFY)?)];
+    service_image::signed(name, &Contents { shell, programs, ..Contents::default() })
 }
 
 fn service(machine: &Machine, name: &str) -> Result<Value> {
@@ -64,15 +82,17 @@ fn one_service_is_upgraded_alone() -> Result<()> {
     let mut machine = Template::armed()?.start("service-images")?;
     machine.route_registry(Some(registry.port()))?;
     let says = |word: &str| {
-        format!("touch /x 2>/dev/null && echo wrote; touch /tmp/y && echo {word}; exec sleep 9999")
+        format!(
+            "touch /x 2>/dev/null && echo wrote; echo {word}; sleep 1; notify READY=1; exec sleep 9999"
+        )
     };
     let (one, two) = (made("one", &says("one"))?, made("two", &says("two"))?);
     for image in [&one, &two] {
         registry.publish_image(image)?;
     }
     let file = format!(
-        "format = 1\nname = \"web\"\nimage = \"{}\"\nhealth = {{ exec = [\"/bin/test\", \"-e\", \
-         \"/tmp/y\"], interval_s = 1, timeout_s = 30, start_s = 600, retries = 100 }}",
+        "format = 1\nname = \"web\"\nimage = \"{}\"\nhealth = {{ notify = true, \
+         start_s = 600 }}",
         reference(&one)
     );
     machine.ssh()?.run(&format!("cat > /tmp/web.toml <<'END'\n{file}\nEND"))?.ok("write")?;

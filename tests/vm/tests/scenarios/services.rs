@@ -83,6 +83,12 @@ fn an_operators_services_are_kept_and_wrong_ones_refused() -> Result<()> {
     assert_eq!(now.get("privileges"), Some(&serde_json::json!(["writes /var/shared"])), "{now}");
     machine.ssh()?.run("ls /var/shared/there")?.ok("what it wrote")?;
 
+    let nightly = "kind = \"scheduled\"\nschedule = \"* * * * *\"";
+    let nightly = put(&machine, "/tmp", "nightly", "echo its time", nightly)?;
+    let (code, answer) = guest::osctl(&machine, &format!("service enable {nightly}"))?;
+    let resting = answer.get("service").map(|it| word(it, "state").to_owned());
+    assert_eq!((code, resting.as_deref()), (0, Some("resting")), "{answer}");
+
     requirements(&machine)?;
     refusals(&machine)?;
     health(&machine)?;
@@ -93,6 +99,11 @@ fn an_operators_services_are_kept_and_wrong_ones_refused() -> Result<()> {
         assert_eq!(lines(&machine, "web")?, 1, "{victim} was killed, and took the service along");
         assert_eq!(lines(&machine, "prep")?, 2, "{victim} was killed, and a oneshot ran again");
     }
+    // More than a minute has gone by since.
+    wait_state(&machine, "nightly", "done")?;
+    assert!(lines(&machine, "nightly")? > 0, "done, and has not run");
+    let (code, answer) = guest::osctl(&machine, "service rm nightly")?;
+    assert_eq!(code, 0, "{answer}");
     let (code, answer) = guest::osctl(&machine, "service stop web")?;
     assert_eq!((code, word(&service(&machine, "web")?, "state")), (0, "stopped"), "{answer}");
     let (code, answer) = guest::osctl(&machine, "service restart web")?;
