@@ -34,13 +34,3 @@ pub const STATE_NAME: &str = "bascule-state";
 
 /// Smallest state partition that is made, in bytes.
 pub const STATE_MIN: u64 = 256 * MIB;
-
-const _: () = {
-    let mut index = 0;
-    while index < FRESH.len() {
-        assert!(FRESH[index].size.is_multiple_of(ALIGNMENT));
-        index += 1;
-    }
-    // FAT32 on 4096-byte sectors needs 65,525 clusters of 4096 bytes: 256 MiB.
-    assert!(FRESH[0].size >= 256 * MIB);
-};

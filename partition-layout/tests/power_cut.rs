@@ -149,6 +149,7 @@ fn any_seven_places_may_be_damaged_or_unreadable() {
             }
         }
         assert_eq!(newest(&mut disk), Some(7 + good as u32));
+        assert_eq!(places::load(&mut disk).unwrap().damaged, 7, "each is told");
         store(&mut disk, 100).unwrap();
         assert_eq!(newest(&mut disk), Some(100));
     }
@@ -165,6 +166,11 @@ fn only_records_of_this_disk_count_and_only_on_a_disk_of_ours() {
     let bytes = foreign.encode();
     disk.write(5 * STRIDE, &bytes).unwrap();
     assert_eq!(newest(&mut disk), Some(3));
+    // One that is stored is of this disk, whatever it was made from.
+    let loaded = places::load(&mut disk).unwrap();
+    let stored = places::store(&mut disk, &loaded, &Record { generation: 0, ..foreign }).unwrap();
+    assert_eq!(stored.disk_id, DISK_ID);
+    store(&mut disk, 3).unwrap();
     // The largest generation is invalid; the one before is the last that is believed.
     let mut last = record(9);
     last.generation = u64::MAX;

@@ -486,3 +486,61 @@ fn the_tree_has_the_size_that_was_planned() {
         assert_eq!(tree.finish().bytes.len() as u64, tree_size(blocks), "{blocks} blocks");
     }
 }
+
+/// Puts a right checksum, CRC-32C at byte 12, over bytes that a test has changed.
+fn summed(mut bytes: Vec<u8>) -> Vec<u8> {
+    put(&mut bytes, 12, &[0; 4]);
+    let sum = crc32c(&[&bytes]);
+    put(&mut bytes, 12, &sum.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn each_field_of_an_identity_has_to_be_right() {
+    let good = places::encode_identity([7; 16], 512).to_vec();
+    assert_eq!(places::decode_identity(&summed(good.clone())), Some([7; 16]));
+    // Magic, version, number of places, stride.
+    for at in [0, 8, 36, 40] {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        assert_eq!(places::decode_identity(&summed(bad)), None, "{at}");
+    }
+    let mut unsummed = good;
+    unsummed[12] ^= 1;
+    assert_eq!(places::decode_identity(&unsummed), None);
+}
+
+#[test]
+fn a_record_of_another_version_or_size_is_not_read() {
+    let good = factory([1; 16], ImageFacts { release: 1, secver: 1, digest: [3; 32] }).encode();
+    assert!(Record::decode(&summed(good.to_vec())).is_ok());
+    for at in [8, 10] {
+        let mut bad = good.to_vec();
+        bad[at] ^= 1;
+        let decoded = Record::decode(&summed(bad));
+        assert_eq!(decoded, Err(partition_layout::record::Invalid::Version), "{at}");
+    }
+}
+
+/// Bits beside those that this version knows are a later one's, and stay.
+#[test]
+fn bits_of_later_versions_stay() {
+    let mut bytes =
+        factory([1; 16], ImageFacts { release: 1, secver: 1, digest: [3; 32] }).encode().to_vec();
+    bytes[61] = 0b1010_1010;
+    let mut record = Record::decode(&summed(bytes)).unwrap();
+    for confirmed in [true, false, true] {
+        record.confirmed_this_boot = confirmed;
+        assert_eq!(record.encode()[61], 0b1010_1010 | u8::from(confirmed));
+    }
+}
+
+#[test]
+fn a_tree_counts_its_blocks() {
+    let mut tree = TreeBuilder::new([0; 32]);
+    assert_eq!(tree.data_blocks(), 0);
+    tree.update(&[1; 3 * 4096]);
+    assert_eq!(tree.data_blocks(), 3);
+    tree.update(&[1; 4096]);
+    assert_eq!(tree.data_blocks(), 4);
+}

@@ -97,6 +97,8 @@ fn without_a_record_the_higher_release_gets_one_try_and_the_other_is_the_default
         ([Some(facts(3)), Some(facts(2))], A, Some(B)),
         ([Some(facts(3)), None], A, None),
         ([None, Some(facts(3))], B, None),
+        // Of two that are equal, the first.
+        ([Some(facts(2)), Some(facts(2))], A, Some(B)),
         // Both trailers unreadable, perhaps for a moment: both are tried.
         ([None, None], A, Some(B)),
     ] {
@@ -112,6 +114,27 @@ fn without_a_record_the_higher_release_gets_one_try_and_the_other_is_the_default
             other => panic!("{other:?}"),
         }
     }
+    let unread = LoaderPlan::rebuild([1; 16], [None, None], start_at(0)).choose();
+    let Choice::Start { record, .. } = unread else { panic!() };
+    for slot in [A, B] {
+        let told = record.slot(slot);
+        assert_eq!((told.fault, told.cause), (Fault::Load, Cause::Unreadable));
+    }
+}
+
+#[test]
+fn of_two_equally_faulty_slots_the_one_that_never_opened_its_gate_stands_back() {
+    let chosen = |stage: Stage| {
+        let mut record = updated();
+        for slot in [A, B] {
+            record.slot_mut(slot).fault = Fault::Evidence;
+        }
+        record.last.target = Some(Target::Slot(B));
+        record.last.stage = stage;
+        boot(&record).0
+    };
+    assert_eq!((chosen(Stage::Loader), chosen(Stage::Init)), (A, A));
+    assert_eq!((chosen(Stage::Gate), chosen(Stage::Confirmed)), (B, B));
 }
 
 #[test]
@@ -263,7 +286,8 @@ fn three_overdue_starts_in_a_row_are_evidence_and_absurd_clocks_are_not() {
     assert_eq!(overdue(&[120, 120, 120, 0], Stage::Loader), [B, B, B, A]);
     assert_eq!(overdue(&[700, 5, 700, 700, 0], Stage::Init), [B, B, B, B, A]);
     assert_eq!(overdue(&[120, 120, 120, 0], Stage::Init), [B; 4], "os-init may be slow");
-    assert_eq!(overdue(&[90_000, 90_000, 90_000, 0], Stage::Loader), [B; 4], "it was off");
+    assert_eq!(overdue(&[86_399, 86_399, 86_399, 0], Stage::Loader), [B, B, B, A], "not a day");
+    assert_eq!(overdue(&[86_400, 86_400, 86_400, 0], Stage::Loader), [B; 4], "it was off");
     assert_eq!(overdue(&[u64::MAX - 900; 4], Stage::Loader), [B; 4], "the clock ran backwards");
     assert_eq!(overdue(&[700, 700, 700, 0], Stage::Clean), [B; 4]);
 }

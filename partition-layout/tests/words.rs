@@ -6,8 +6,10 @@ use std::collections::BTreeSet;
 use partition_layout::boot_state::Refused;
 use partition_layout::guid::{self, Guid};
 use partition_layout::labels;
+use partition_layout::layout::{ALIGNMENT, FRESH, STATE_MIN};
 use partition_layout::record::Cause;
 use partition_layout::slot::Slot;
+use partition_layout::slot_image::UKI_MAX;
 
 /// Checks that no two are told in the same words, and none in too few.
 fn differ(all: &[String]) {
@@ -75,4 +77,15 @@ fn guids_are_read_in_either_case_and_nothing_else_is() {
         bad.replace_range(at..=at, "g");
         assert_eq!(Guid::parse(&bad), None, "{bad}");
     }
+}
+
+/// What every disk and every image out there was made by.
+#[test]
+fn sizes_that_live_for_ever() {
+    let sizes = FRESH.map(|part| part.size);
+    assert_eq!(sizes, [536_870_912, 16_777_216, 2_147_483_648, 2_147_483_648]);
+    assert!(sizes.iter().all(|size| size.is_multiple_of(ALIGNMENT)));
+    // FAT32 on sectors of 4096 bytes needs 65,525 clusters of 4096 bytes.
+    assert!(sizes[0] > 65_525 * 4096);
+    assert_eq!((STATE_MIN, UKI_MAX), (268_435_456, 268_435_456));
 }
