@@ -169,7 +169,7 @@ fn codings(name: &str, layers: &[Descriptor]) -> Result<Vec<Coding>, Failure> {
 /// Whether the image is for this machine.
 fn fits(name: &str, config: &[u8], platform: &str) -> Result<(), Failure> {
     let config = ImageConfig::parse(config).map_err(|error| {
-        Failure::new(Class::Corrupt, "config", format!("{name}: image config: {error}"))
+        Failure::new(Class::Corrupt, "image-config", format!("{name}: image config: {error}"))
     })?;
     if (config.os.as_str(), config.architecture.as_str()) == ("linux", platform) {
         return Ok(());
