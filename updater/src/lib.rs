@@ -20,7 +20,6 @@ pub mod policy;
 pub mod registry;
 pub mod schedule;
 pub mod self_test;
-#[cfg(feature = "network")]
 pub mod service_image;
 pub mod settings;
 pub mod site;

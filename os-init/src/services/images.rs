@@ -148,8 +148,9 @@ impl Images {
     /// # Errors
     /// A message: its image is not there or cannot be used.
     pub fn process(&self, file: &ServiceFile) -> Result<Process, String> {
-        let own = |config: Config, place: Option<&Path>| Process::of(file, config, place);
-        let Some(reference) = &file.image else { return own(Config::default(), None) };
+        let Some(reference) = &file.image else {
+            return Process::of(file, Config::default(), None);
+        };
         let place = self.place(reference)?;
         let path = place.join(CONFIG);
         let told = |why: String| format!("read {}: {why}", path.display());
@@ -157,8 +158,7 @@ impl Images {
         File::open(&path)
             .and_then(|it| it.take(CONFIG_MAX).read_to_end(&mut text))
             .map_err(|error| told(error.to_string()))?;
-        let image: Image = serde_json::from_slice(&text).map_err(|e| told(e.to_string()))?;
-        own(image.config.unwrap_or_default(), Some(&place.join(ROOT)))
+        Process::read(file, &text, Some(&place.join(ROOT))).map_err(told)
     }
 }
 
@@ -205,6 +205,15 @@ pub struct Process {
 }
 
 impl Process {
+    /// What a service of this file runs, by the bytes of an image's config and the image's root.
+    ///
+    /// # Errors
+    /// The config cannot be used: why.
+    pub fn read(file: &ServiceFile, config: &[u8], root: Option<&Path>) -> Result<Self, String> {
+        let image: Image = serde_json::from_slice(config).map_err(|error| error.to_string())?;
+        Self::of(file, image.config.unwrap_or_default(), root)
+    }
+
     fn of(file: &ServiceFile, image: Config, root: Option<&Path>) -> Result<Self, String> {
         let args = match file.command.as_slice() {
             [] => image.entrypoint.into_iter().chain(image.cmd).flatten().collect(),

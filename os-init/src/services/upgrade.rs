@@ -53,6 +53,11 @@ impl Upgrade {
                 return Err(Invalid::Value(key, "is not registry/repository@sha256:…".into()));
             }
         }
+        // Else it could not be written back as it is.
+        let plain = |c: char| !c.is_control() && !"\"\\".contains(c);
+        if !made.over.chars().all(plain) {
+            return Err(Invalid::Value("over", "holds what no image or release does".into()));
+        }
         Ok(made)
     }
 
@@ -84,7 +89,9 @@ mod tests {
         let image = format!("registry/web@sha256:{}", "a".repeat(64));
         let made = Upgrade::new(&image, "", "release 7".into());
         assert_eq!(Upgrade::parse(&made.text()), Ok(made));
-        for bad in ["format = 2", "image = \"registry/web:latest\"", "other = 1", "["] {
+        for bad in
+            ["format = 2", "image = \"registry/web:latest\"", "over = 'a\"b'", "other = 1", "["]
+        {
             let text = Upgrade::new("", "", String::new()).text();
             let key = bad.split(' ').next().unwrap();
             let rest: Vec<&str> = text.lines().filter(|line| !line.starts_with(key)).collect();

@@ -13,6 +13,7 @@ mod digests;
 mod ranges;
 mod redirects;
 mod referrers;
+mod service_images;
 mod slot;
 mod stock_signatures;
 mod support;

@@ -1,0 +1,351 @@
+//! One pull: from the registry, past the signature, layer by layer, into the folder of images.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::{Buf as _, Bytes};
+use os_init::services::images::{Images, ROOT};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
+use update_manifest::digest::Digest;
+use update_manifest::oci::{CONFIG_BYTES_MAX, Descriptor, ImageConfig};
+use update_manifest::trust::TrustRoots;
+
+use super::layer::{self, Room, Unfit};
+use crate::failure::{Class, Failure};
+use crate::registry::reference::Target;
+use crate::registry::{Reference, Registry, RegistryError};
+use crate::vouch;
+
+/// Pieces of a layer on their way to the disk: bounds the memory between the two.
+const PIECES: usize = 8;
+/// Most layers of one image; other builders stop at 127.
+const LAYERS_MAX: usize = 256;
+/// A broken download is taken up so often without a single byte in between.
+const TRIES: u32 = 4;
+/// So much of the state partition is left free, in bytes.
+const SPARE: u64 = 256 << 20;
+/// The window that unpacking a zstd frame may want, as a power of two: 16 MiB.
+const WINDOW_LOG_MAX: u32 = 24;
+
+/// How far a pull is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// What is being done.
+    pub phase: String,
+    /// Bytes of the layers, as they come, done so far.
+    pub done: u64,
+    /// All of them.
+    pub total: u64,
+    /// Why it waits, if it does.
+    pub note: String,
+}
+
+/// What became of a pull.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulled {
+    /// The key that signed; empty where the image was there already.
+    pub key: String,
+    /// Bytes that came over the network for layers.
+    pub downloaded: u64,
+    /// Whether it was there before.
+    pub was_there: bool,
+}
+
+/// Where a pull takes from and who is trusted.
+pub struct Source<'a> {
+    /// The registry.
+    pub registry: &'a Registry,
+    /// The image, by digest.
+    pub reference: &'a Reference,
+    /// The machine, in the words of image indexes (`amd64`).
+    pub platform: &'a str,
+    /// Who may sign.
+    pub roots: &'a TrustRoots,
+}
+
+/// Hears how far a pull is.
+pub type Tell = Arc<dyn Fn(Progress) + Send + Sync>;
+
+/// Pulls an image into `images`, one pull at a time.
+///
+/// # Errors
+/// Refused, corrupt and not known are told apart; nothing that counts is left in `images` then.
+pub async fn pull(source: &Source<'_>, images: &Images, tell: Tell) -> Result<Pulled, Failure> {
+    let name = source.reference.to_string();
+    if !matches!(source.reference.target, Target::Digest(_)) {
+        let message =
+            format!("{name}: an image of a service is named by its digest: a tag can move");
+        return Err(Failure::refused("reference", message));
+    }
+    if images.has(&name) {
+        return Ok(Pulled { key: String::new(), downloaded: 0, was_there: true });
+    }
+    let mut progress = Progress { phase: "verifying".into(), ..Progress::default() };
+    tell(progress.clone());
+    let Source { registry, reference, platform, roots } = *source;
+    let received = registry.manifest(reference).await?;
+    let (vouched, received) = vouch::vouch(registry, reference, platform, roots, received).await?;
+    let key = vouched.key().to_owned();
+    let (_, manifest) = vouch::manifest(registry, reference, platform, vouched, received).await?;
+    let layers = manifest.get().layers.clone();
+    let codings = codings(&name, &layers)?;
+    let repository = &reference.repository;
+    let config = registry.small_blob(repository, manifest.config(), CONFIG_BYTES_MAX).await?;
+    fits(&name, &config, platform)?;
+
+    let on_state = |what: &str, error: &dyn std::fmt::Display| {
+        Failure::new(
+            Class::State,
+            "state",
+            format!("{name}: {what} on the state partition: {error}"),
+        )
+    };
+    let began = {
+        let (images, name) = (images.clone(), name.clone());
+        blocking(move || images.begin(&name).and_then(|folder| Ok((room(&folder)?, folder))))
+    };
+    let (room, folder) = began.await?.map_err(|error| on_state("make room", &error))?;
+    progress.phase = "downloading".into();
+    progress.total = layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add);
+    let mut pulling = Pulling { source, room: Some(room), root: folder.join(ROOT), progress, tell };
+    let mut fetched = Ok(());
+    for (layer, coding) in layers.iter().zip(codings) {
+        fetched = pulling.layer(layer, coding).await;
+        if fetched.is_err() {
+            break;
+        }
+    }
+    if let Err(failure) = fetched {
+        // What cannot be removed now is removed before the next pull.
+        let _ = blocking(move || std::fs::remove_dir_all(folder)).await;
+        return Err(failure);
+    }
+    let downloaded = pulling.progress.done;
+    let committed = {
+        let (images, name) = (images.clone(), name.clone());
+        blocking(move || images.commit(&name, &config))
+    };
+    committed.await?.map_err(|error| on_state("store it", &error))?;
+    Ok(Pulled { key, downloaded, was_there: false })
+}
+
+/// How a layer is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+fn codings(name: &str, layers: &[Descriptor]) -> Result<Vec<Coding>, Failure> {
+    let refused = |why: String| Failure::refused("layers", format!("{name}: {why}"));
+    if layers.is_empty() || layers.len() > LAYERS_MAX {
+        return Err(refused(format!("{} layers, want 1 to {LAYERS_MAX}", layers.len())));
+    }
+    let coding = |layer: &Descriptor| match layer.media_type.as_str() {
+        "application/vnd.oci.image.layer.v1.tar" => Ok(Coding::Plain),
+        "application/vnd.oci.image.layer.v1.tar+gzip"
+        | "application/vnd.docker.image.rootfs.diff.tar.gzip" => Ok(Coding::Gzip),
+        "application/vnd.oci.image.layer.v1.tar+zstd" => Ok(Coding::Zstd),
+        other => {
+            let shown: String = other.chars().take(80).collect();
+            Err(refused(format!("a layer of kind {shown:?}, which is not unpacked here")))
+        }
+    };
+    layers.iter().map(coding).collect()
+}
+
+/// Whether the image is for this machine.
+fn fits(name: &str, config: &[u8], platform: &str) -> Result<(), Failure> {
+    let config = ImageConfig::parse(config).map_err(|error| {
+        Failure::new(Class::Corrupt, "image-config", format!("{name}: image config: {error}"))
+    })?;
+    if (config.os.as_str(), config.architecture.as_str()) == ("linux", platform) {
+        return Ok(());
+    }
+    let message = format!(
+        "{name}: is for {:?} {:?}, this machine is linux {platform}",
+        config.os, config.architecture
+    );
+    Err(Failure::refused("arch", message))
+}
+
+/// What may be unpacked without filling the file system of `folder`.
+fn room(folder: &Path) -> io::Result<Room> {
+    let has = nix::sys::statvfs::statvfs(folder)?;
+    let free = has.blocks_available().saturating_mul(has.fragment_size());
+    Ok(Room::of(free.saturating_sub(SPARE)))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    let stopped = |_| Failure::new(Class::System, "engine", "unpacking stopped unexpectedly");
+    tokio::task::spawn_blocking(work).await.map_err(stopped)
+}
+
+struct Pulling<'a> {
+    source: &'a Source<'a>,
+    /// Taken while a layer is unpacked on another thread.
+    room: Option<Room>,
+    root: PathBuf,
+    progress: Progress,
+    tell: Tell,
+}
+
+impl Pulling<'_> {
+    /// One layer: from the network into the folder, its digest compared.
+    async fn layer(&mut self, layer: &Descriptor, coding: Coding) -> Result<(), Failure> {
+        let mut room = self.room.take().unwrap_or_else(|| Room::of(0));
+        let (sender, receiver) = mpsc::channel::<Bytes>(PIECES);
+        let root = self.root.clone();
+        let unpacking = tokio::task::spawn_blocking(move || {
+            let mut pieces = Pieces { receiver, piece: Bytes::new(), hash: Sha256::new() };
+            let done = unpack(&mut pieces, coding, &root, &mut room);
+            // All of it is hashed, also what is behind the end of a frame.
+            let drained = done.and_then(|()| {
+                io::copy(&mut pieces, &mut io::sink())
+                    .map_err(|error| Unfit::Layer(error.to_string()))
+            });
+            (drained.map(|_| Digest(pieces.hash.finalize().into())), room)
+        });
+        let broken = self.fetch(layer, &sender).await;
+        drop(sender);
+        let stopped = |_| Failure::new(Class::System, "engine", "unpacking stopped unexpectedly");
+        let (unpacked, room) = unpacking.await.map_err(stopped)?;
+        self.room = Some(room);
+        // A download that broke off is the reason for what the other side then met.
+        if let Some(error) = broken {
+            return Err(error.into());
+        }
+        let name = self.source.reference;
+        match unpacked {
+            Ok(digest) if digest == layer.digest => Ok(()),
+            Ok(digest) => Err(Failure::new(
+                Class::Corrupt,
+                "layer",
+                format!("{name}: layer {}: received {digest} instead", layer.digest),
+            )),
+            Err(why) => Err(self.unfit(layer, why)),
+        }
+    }
+
+    fn unfit(&self, layer: &Descriptor, why: Unfit) -> Failure {
+        let name = self.source.reference;
+        match why {
+            Unfit::Layer(why) => {
+                let message = format!("{name}: layer {}: {why}", layer.digest);
+                Failure::new(Class::Corrupt, "layer", message)
+            }
+            Unfit::Room => Failure::new(
+                Class::State,
+                "no-room",
+                format!(
+                    "{name}: is larger than what the state partition has free, but for {} MiB; \
+                     `osctl status` shows it",
+                    SPARE >> 20
+                ),
+            ),
+            Unfit::Io(path, error) => Failure::new(
+                Class::State,
+                "state",
+                format!("{name}: unpack {path} onto the state partition: {error}"),
+            ),
+        }
+    }
+
+    /// Hands the layer's bytes to `sender`, over as many connections as it takes.
+    async fn fetch(
+        &mut self,
+        layer: &Descriptor,
+        sender: &mpsc::Sender<Bytes>,
+    ) -> Option<RegistryError> {
+        let (mut at, mut tries) = (0, 0);
+        while at < layer.size {
+            let before = at;
+            let broken = match self.connection(layer, &mut at, sender).await {
+                Ok(Ended::Unheard) => return None,
+                Ok(Ended::Early) => continue,
+                Err(error) => error,
+            };
+            tries = if at > before { 1 } else { tries + 1 };
+            if tries >= TRIES || !matches!(broken, RegistryError::CannotKnow { .. }) {
+                return Some(broken);
+            }
+            // The token or the signed address of a storage server may have run out.
+            self.source.registry.forget_tokens();
+            self.progress.note = broken.to_string();
+            (self.tell)(self.progress.clone());
+            tokio::time::sleep(self.source.registry.patience().first_wait * tries).await;
+            self.progress.note.clear();
+        }
+        None
+    }
+
+    async fn connection(
+        &mut self,
+        layer: &Descriptor,
+        at: &mut u64,
+        sender: &mpsc::Sender<Bytes>,
+    ) -> Result<Ended, RegistryError> {
+        let Source { registry, reference, .. } = *self.source;
+        let mut stream = registry.blob(&reference.repository, layer, *at, layer.size).await?;
+        while let Some(piece) = stream.next().await? {
+            *at += piece.len() as u64;
+            self.progress.done += piece.len() as u64;
+            (self.tell)(self.progress.clone());
+            // The other side has stopped, and says itself why.
+            if sender.send(piece).await.is_err() {
+                return Ok(Ended::Unheard);
+            }
+        }
+        Ok(Ended::Early)
+    }
+}
+
+enum Ended {
+    /// Nobody wants more of it.
+    Unheard,
+    /// The server has sent what it was willing to.
+    Early,
+}
+
+fn unpack(pieces: &mut Pieces, coding: Coding, root: &Path, room: &mut Room) -> Result<(), Unfit> {
+    match coding {
+        Coding::Plain => layer::unpack(pieces, root, room),
+        Coding::Gzip => layer::unpack(flate2::read::MultiGzDecoder::new(pieces), root, room),
+        Coding::Zstd => {
+            let mut frames =
+                zstd::Decoder::new(pieces).map_err(|error| Unfit::Io("zstd".into(), error))?;
+            frames
+                .window_log_max(WINDOW_LOG_MAX)
+                .map_err(|error| Unfit::Io("zstd".into(), error))?;
+            layer::unpack(frames, root, room)
+        }
+    }
+}
+
+/// What comes over the network, as it is read and hashed.
+struct Pieces {
+    receiver: mpsc::Receiver<Bytes>,
+    piece: Bytes,
+    hash: Sha256,
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.receiver.blocking_recv() {
+                Some(piece) => self.piece = piece,
+                None => return Ok(0),
+            }
+        }
+        let length = buffer.len().min(self.piece.len());
+        let target = buffer.get_mut(..length).unwrap_or_default();
+        self.piece.copy_to_slice(target);
+        self.hash.update(target);
+        Ok(length)
+    }
+}
