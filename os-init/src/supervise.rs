@@ -47,6 +47,11 @@ impl Child {
         self.heard_ms = Some(now_ms);
     }
 
+    /// Lets its silence begin anew, if it has said anything yet.
+    pub fn forgive(&mut self, now_ms: u64) {
+        self.heard_ms = self.heard_ms.map(|_| now_ms);
+    }
+
     /// Kills it when it has been silent for too long since its last word: stopped, or stuck. Until its
     /// first word it may take its time.
     pub fn kill_if_silent(&mut self, now_ms: u64) {
@@ -163,7 +168,8 @@ mod tests {
         let pid = child.pid().unwrap();
         kill(pid, Signal::SIGSTOP).unwrap();
         child.kill_if_silent(10 * SILENT_MAX_MS);
-        child.heard(1000);
+        child.heard(0);
+        child.forgive(1000);
         child.kill_if_silent(1000 + SILENT_MAX_MS - 1);
         assert_eq!(kill(pid, None), Ok(()), "it may take its time");
         child.kill_if_silent(1000 + SILENT_MAX_MS);

@@ -25,6 +25,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 const TURN_MS: u16 = 200;
+/// A turn that took longer than this was none of the loop's own making.
+const LONG_TURN_MS: u64 = 5_000;
 /// How often verity is asked whether it has seen corruption.
 const VERITY_EVERY: Duration = Duration::from_secs(5);
 /// How long the services have to stop in order.
@@ -41,6 +43,8 @@ struct Stopping {
 /// Everything that PID 1 holds.
 pub struct Loop {
     origin: Instant,
+    /// When the last turn looked at its children, in monotonic milliseconds.
+    turned_ms: u64,
     watchdog: Petted,
     facts: BootFacts,
     judges: bool,
@@ -77,6 +81,7 @@ impl Loop {
         let status = Status { gate: "waiting".into(), ..Status::default() };
         Self {
             origin: Instant::now(),
+            turned_ms: 0,
             watchdog,
             facts,
             judges,
@@ -145,7 +150,13 @@ impl Loop {
             self.answered(answer);
         }
         let now = self.now_ms();
+        // Where the whole machine stood still, nobody could say anything.
+        let stood_still = now.saturating_sub(self.turned_ms) > LONG_TURN_MS;
+        self.turned_ms = now;
         for child in &mut self.children {
+            if stood_still {
+                child.forgive(now);
+            }
             child.kill_if_silent(now);
             child.tick(now);
         }

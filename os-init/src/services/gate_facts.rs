@@ -1,7 +1,7 @@
 //! What the health gate looks at, gathered from the services; and how it is told.
 
-use super::manage::Supervised;
 use super::probes::Probed;
+use super::supervised::Supervised;
 use super::supervisor::State;
 use crate::gate::{Facts, Probe, STEADY_MS, ServiceFact, Verdict};
 use std::collections::BTreeMap;

@@ -1,7 +1,9 @@
 //! Whether a service is well: the question of its file, asked again and again.
 
 use super::file::{Health, Question, ServiceFile};
+use super::run;
 use super::runtime::Runtime;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -49,7 +51,7 @@ impl Asked {
 /// Asks once: well, or why not; `None` where nobody could be asked.
 pub async fn probe(
     runtime: &Runtime,
-    file: &ServiceFile,
+    file: &Arc<ServiceFile>,
     health: &Health,
 ) -> Option<Result<(), String>> {
     let limit = Duration::from_secs(health.timeout_s);
@@ -57,7 +59,7 @@ pub async fn probe(
     let question = health.question().ok()?;
     if let Question::Exec(words) = question {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        return match runtime.exec(file, "health", &words, limit).await {
+        return match run::exec(runtime, file, "health", &words, limit).await {
             Ok(0) => Some(Ok(())),
             Ok(status) => Some(Err(format!("its probe ended with status {status}"))),
             Err(why) if why.runtime => None,

@@ -74,18 +74,29 @@ impl Images {
         self.place(reference).is_ok_and(|place| place.join(ROOT).is_dir())
     }
 
-    /// An empty folder in which an image is made; what earlier attempts have left is removed. For
-    /// one caller at a time.
+    /// Makes the image the newest one: somebody is about to use it.
+    pub fn touch(&self, reference: &str) {
+        let place = self.place(reference).unwrap_or_default();
+        // What fails here only makes it older than it could be.
+        let _ = File::open(place).and_then(|it| it.set_modified(std::time::SystemTime::now()));
+    }
+
+    /// An empty folder in which an image is made; what earlier attempts have left is removed, as far as
+    /// that can be done. For one caller at a time.
     ///
     /// # Errors
     /// The system's, or no reference by digest.
     pub fn begin(&self, reference: &str) -> io::Result<PathBuf> {
         let place = self.place(reference).map_err(io::Error::other)?;
         fs::create_dir_all(&self.0)?;
-        for (path, _) in self.entries()?.into_iter().filter(|(path, _)| is_unfinished(path)) {
-            fs::remove_dir_all(path)?;
-        }
         let fresh = unfinished(&place);
+        for (path, _) in self.entries()?.into_iter().filter(|(path, _)| is_unfinished(path)) {
+            // Another one's is tried again the next time.
+            fs::remove_dir_all(&path).or_else(|error| match path == fresh {
+                true => Err(error),
+                false => Ok(()),
+            })?;
+        }
         fs::create_dir_all(fresh.join(ROOT))?;
         Ok(fresh)
     }

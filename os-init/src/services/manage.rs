@@ -10,20 +10,22 @@ use super::definitions::{Definition, Definitions, Sources};
 use super::file::{Kind, Restart, ServiceFile};
 use super::operator::Folder;
 use super::orders::{self, Aim, Order, Progress, Verb};
+use super::probes::Probes;
 use super::run::{self, News, Run, What};
 use super::runtime::{self, AWAY_PAUSE, Runtime, Task};
 use super::schedule::now_s;
-use super::supervisor::{Action, Event, Policy, State};
+use super::supervised::{MARKS, Supervised};
+use super::supervisor::{Action, Event, State};
 use super::wire::Changed;
 use super::{built_in, console, gate_facts, probes, resolv, serve};
 use crate::boot_facts::BootFacts;
 use crate::config::Config;
 use crate::console::{say, warn};
+use crate::gate::Verdict;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use std::{fs, io};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
@@ -35,28 +37,9 @@ const TICK: Duration = Duration::from_millis(500);
 const STATE_MAX: Duration = Duration::from_secs(15);
 /// The operator's services are started when the built-in ones are up, or so long after the manager.
 const OTHERS_MAX_MS: u64 = 90_000;
-/// Services that a person has stopped, an empty file each: until the machine is started again.
-const STOPPED: &str = "/run/bascule/stopped";
-/// A built-in service is started so often by an image that was chosen for it.
-const IMAGE_TRIES: u32 = 3;
-
-/// One service under supervision.
-pub struct Supervised {
-    /// By what it is started next.
-    pub definition: Definition,
-    /// Where it stands.
-    pub state: State,
-    /// How often it ended and was started again.
-    pub restarts: u32,
-    /// Why it does not run, or last stopped running.
-    pub reason: Option<String>,
-    /// By what it was started last.
-    runs_by: Option<Arc<ServiceFile>>,
-    /// The image that it does not run by in this boot, although it was chosen.
-    fell_back: Option<String>,
-    /// Its file is gone: it is forgotten once it has ended.
-    gone: bool,
-}
+/// Images that were chosen for services that the health gate waits for have so long: then the services
+/// run by their own roots, so that no choice of an operator speaks against a release.
+const CHOSEN_MAX_MS: u64 = 120_000;
 
 /// An order whose effect is not there yet.
 struct Pending {
@@ -74,6 +57,9 @@ pub struct Manager {
     pub left_out: Vec<(String, String)>,
     pending: Vec<Pending>,
     runtime: Runtime,
+    probes: Probes,
+    /// Whether the images that were chosen for built-in services have had their time.
+    choices_judged: bool,
     facts: Option<Arc<BootFacts>>,
     news: mpsc::Sender<News>,
     origin: Instant,
@@ -93,11 +79,14 @@ pub async fn run() -> Result<(), String> {
     let definitions = definitions_in_time(&sources).await?;
     let (news, mut inbox) = mpsc::channel(64);
     let mut resolv = String::new();
+    let runtime = connect(&mut resolv).await;
     let mut manager = Manager {
         services: BTreeMap::new(),
         left_out: Vec::new(),
         pending: Vec::new(),
-        runtime: connect(&mut resolv).await,
+        probes: probes::spawn(runtime.clone()),
+        choices_judged: false,
+        runtime,
         facts: BootFacts::load().ok().map(Arc::new),
         news,
         origin: Instant::now(),
@@ -106,8 +95,7 @@ pub async fn run() -> Result<(), String> {
     };
     manager.take_definitions(definitions, None);
     manager.find_what_was_there().await;
-    let updater = manager.services.get("updater").map(|it| Arc::clone(&it.definition.file));
-    let probes = probes::spawn(manager.runtime.clone(), updater);
+    manager.probes.again(manager.updater());
     let shown = Arc::new(Mutex::new(manager.shown("starting".into())));
     let (orders, mut ordered) = mpsc::channel(16);
     tokio::spawn(serve::run(Arc::clone(&shown), orders, sources));
@@ -121,9 +109,11 @@ pub async fn run() -> Result<(), String> {
             _ = tick.tick() => {
                 manager.advance();
                 name_servers(&mut manager.resolv);
-                let probed = probes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let probed = manager.probes.answers();
                 let facts = gate_facts::gather(&manager.services, &probed, manager.now_ms());
-                gate = Some(serve::tell_gate(&facts).await);
+                let verdict = serve::tell_gate(&facts).await;
+                manager.judge_choices(&verdict);
+                gate = Some(verdict);
             }
             _ = terminate.recv() => break,
         }
@@ -198,53 +188,6 @@ fn name_servers(written: &mut String) {
     }
 }
 
-impl Supervised {
-    fn new(definition: Definition) -> Self {
-        let runs = definition.enabled && definition.missing.is_none();
-        let reason = match &definition.missing {
-            Some(missing) => Some(missing.to_string()),
-            None if !runs => Some("disabled".into()),
-            None => None,
-        };
-        let state = match (runs, definition.file.kind) {
-            (true, Kind::Scheduled) => State::Resting,
-            (true, Kind::Daemon | Kind::Oneshot) => State::Waiting,
-            (false, _) => State::Stopped,
-        };
-        Self { definition, state, restarts: 0, reason, runs_by: None, fell_back: None, gone: false }
-    }
-
-    fn take_definition(&mut self, definition: Definition) {
-        self.definition = match &self.fell_back {
-            Some(image) if definition.chosen() == image => definition.by_its_own(failed_words()),
-            _ => definition,
-        };
-    }
-
-    /// A built-in service that does not come up by an image that was chosen for it runs by its own:
-    /// the machine is reached by it.
-    fn fall_back(&mut self) {
-        let chosen = self.definition.chosen();
-        let failed =
-            matches!(self.state, State::Pausing { failures, .. } if failures >= IMAGE_TRIES);
-        if failed && self.definition.built_in && !chosen.is_empty() {
-            let (name, image) = (&self.definition.file.name, chosen.to_owned());
-            warn(&format!(
-                "{name}: {image} {}; its own root runs until the next boot",
-                failed_words()
-            ));
-            self.definition = self.definition.by_its_own(failed_words());
-            self.fell_back = Some(image);
-        }
-    }
-
-    fn policy(&self) -> Policy {
-        let file = &self.definition.file;
-        let (oneshot, asked) = (file.kind != Kind::Daemon, file.health.is_some());
-        Policy { oneshot, restart: file.restart(), asked }
-    }
-}
-
 impl Manager {
     /// Milliseconds since the manager started.
     #[must_use]
@@ -266,9 +209,10 @@ impl Manager {
                 Some(known) => known.take_definition(definition),
                 None => {
                     let name = definition.file.name.clone();
-                    let mut service = Supervised::new(definition);
+                    let mut service = Supervised::new(definition, Path::new(MARKS));
                     if named.is_some_and(|it| it != name) {
                         service.state = State::Stopped;
+                        service.by_hand = true;
                         service.reason = Some("new; enable it, or start the machine again".into());
                     }
                     self.services.insert(name, service);
@@ -282,10 +226,7 @@ impl Manager {
     async fn find_what_was_there(&mut self) {
         let now = self.now_ms();
         for (name, service) in &mut self.services {
-            if Path::new(STOPPED).join(name).exists() {
-                service.state = State::Stopped;
-                service.reason = Some("stopped".into());
-            } else if matches!(service.state, State::Waiting | State::Resting)
+            if matches!(service.state, State::Waiting | State::Resting)
                 && service.definition.file.restart() != Restart::Always
             {
                 match self.runtime.task(name).await {
@@ -325,6 +266,10 @@ impl Manager {
         let (reason, event) = match what {
             What::Started => {
                 say(&format!("{name} started"));
+                if service.on_trial.is_some() && service.definition.is_gated() {
+                    // What was found out before says nothing of the new one.
+                    self.probes.again(self.updater());
+                }
                 return self.step(&name, Event::Started);
             }
             What::Well => return self.step(&name, Event::Well),
@@ -344,8 +289,9 @@ impl Manager {
             && matches!((service.state, event), (State::Pausing { .. }, Event::Ended { .. }))
         {
             service.restarts = service.restarts.saturating_add(1);
-            service.fall_back();
+            service.fall_back_if_failed();
         }
+        self.rest(&name);
     }
 
     /// Has those started whose time has come since the last look.
@@ -355,18 +301,53 @@ impl Manager {
         if before == now {
             return;
         }
-        let is_due = |it: &Supervised| {
-            it.definition.file.schedule().is_some_and(|it| it.is_due(before, now))
-        };
-        let due: Vec<String> =
-            self.services.iter().filter(|(_, it)| is_due(it)).map(|it| it.0.clone()).collect();
+        let due = self.names(|it| it.is_due(before, now));
         for name in due {
             self.step(&name, Event::Due);
         }
     }
 
+    /// Leaves a scheduled service that is idle to the clock.
+    fn rest(&mut self, name: &str) {
+        if self.services.get(name).is_some_and(Supervised::may_rest) {
+            self.step(name, Event::Schedule);
+        }
+    }
+
+    fn names(&self, which: impl Fn(&Supervised) -> bool) -> Vec<String> {
+        self.services.iter().filter(|(_, it)| which(it)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Leaves the images that were chosen for built-in services, once and in time, where the gate does
+    /// not pass with them.
+    fn judge_choices(&mut self, gate: &Verdict) {
+        if *gate == Verdict::Passed || self.choices_judged {
+            self.choices_judged = true;
+            return;
+        }
+        if self.now_ms() < CHOSEN_MAX_MS {
+            return;
+        }
+        self.choices_judged = true;
+        let left = self.services.iter_mut().filter(|(_, it)| it.definition.is_gated());
+        let left: Vec<String> =
+            left.filter_map(|(name, it)| it.fall_back().then(|| name.clone())).collect();
+        for name in left {
+            self.step(&name, Event::Stop);
+            self.step(&name, Event::Start);
+        }
+    }
+
+    /// What the updater's self-test is run by.
+    fn updater(&self) -> Option<Arc<ServiceFile>> {
+        self.services.get("updater").map(|it| Arc::clone(&it.definition.file))
+    }
+
     fn advance(&mut self) {
         self.look_at_the_clock();
+        for name in self.names(|_| true) {
+            self.rest(&name);
+        }
         let names: Vec<String> = self.services.keys().cloned().collect();
         for name in names {
             self.step(&name, Event::Tick);
@@ -374,7 +355,9 @@ impl Manager {
                 self.step(&name, Event::Ready);
             }
         }
-        self.services.retain(|_, service| !service.gone || service.state != State::Stopped);
+        for name in self.names(|it| it.gone && it.state == State::Stopped) {
+            self.services.remove(&name);
+        }
     }
 
     /// Built-in services come first: they are what the machine is reached by.
@@ -443,37 +426,71 @@ impl Manager {
     fn carry_out(&mut self, order: Order) {
         let Order { name, verb, definitions, reply } = order;
         let is_new = !self.services.contains_key(&name);
-        self.take_definitions(definitions, Some(&name));
+        self.take_ordered(&name, verb, definitions);
         let Some(service) = self.services.get_mut(&name) else {
             // It was asked for by its name a moment ago; nobody waits for the answer if this fails.
             let _ = reply.send(Err(Status::not_found(format!("no service is named `{name}`"))));
             return;
         };
         service.gone = verb == Verb::Forget;
-        if verb == Verb::Try {
-            service.fell_back = None;
-        }
         let runs_by = service.runs_by.as_deref();
         let newer = runs_by.is_some_and(|old| !old.runs_like(&service.definition.file));
         let before = service.state;
-        let scheduled = service.definition.file.kind == Kind::Scheduled;
-        let events: &[Event] = match verb {
-            // It is started when its time comes.
-            Verb::Renew if scheduled => &[Event::Schedule],
-            Verb::Start => &[Event::Start],
-            Verb::Renew | Verb::Try if !newer => &[Event::Start],
-            Verb::Renew | Verb::Try | Verb::Restart => &[Event::Stop, Event::Start],
-            Verb::Stop | Verb::Forget => &[Event::Stop],
-        };
-        note_stopped(&name, verb.aim() == Aim::Down);
-        for event in events {
+        match verb {
+            // Who has stopped it meanwhile wanted it so.
+            Verb::Settle => {}
+            _ => service.set_by_hand(verb.aim() == Aim::Down),
+        }
+        for event in self.events(&name, verb, newer) {
             self.step(&name, *event);
         }
         let after = self.services.get(&name).map(|service| service.state);
         let changed = after != Some(before) || is_new || newer || verb == Verb::Forget;
-        self.pending.push(Pending { name, aim: verb.aim(), changed, reply });
+        let aim = if after == Some(State::Stopped) && verb == Verb::Settle {
+            Aim::Down
+        } else {
+            verb.aim()
+        };
+        self.pending.push(Pending { name, aim, changed, reply });
         // Not only at the next tick.
         self.advance();
+    }
+
+    /// Takes what an order says of all services; of one on trial only its own orders say anything.
+    fn take_ordered(&mut self, name: &str, verb: Verb, definitions: Option<Definitions>) {
+        let on_trial = definitions
+            .as_ref()
+            .filter(|_| verb == Verb::Try)
+            .and_then(|all| all.get(name).cloned());
+        if let Some(service) = self.services.get_mut(name)
+            && matches!(verb, Verb::Try | Verb::Settle)
+        {
+            service.end_trial();
+            if let Some(definition) = on_trial {
+                service.begin_trial(definition);
+            }
+        }
+        if let Some(definitions) = definitions {
+            self.take_definitions(definitions, Some(name));
+        }
+    }
+
+    /// What an order comes to; `newer`: it runs by another file than the newest.
+    fn events(&self, name: &str, verb: Verb, newer: bool) -> &'static [Event] {
+        let Some(service) = self.services.get(name) else { return &[] };
+        let scheduled = service.definition.file.kind == Kind::Scheduled;
+        let was_daemon = service.runs_by.as_ref().is_some_and(|it| it.kind == Kind::Daemon);
+        match verb {
+            Verb::Settle if service.state == State::Stopped || !newer => &[],
+            // It is started when its time comes; what runs on as a daemon has to end first.
+            Verb::Renew if scheduled && was_daemon => &[Event::Stop],
+            Verb::Renew if scheduled => &[Event::Schedule],
+            Verb::Settle if scheduled => &[Event::Stop, Event::Schedule],
+            Verb::Start => &[Event::Start],
+            Verb::Renew | Verb::Try if !newer => &[Event::Start],
+            Verb::Renew | Verb::Try | Verb::Settle | Verb::Restart => &[Event::Stop, Event::Start],
+            Verb::Stop | Verb::Forget => &[Event::Stop],
+        }
     }
 
     /// Answers the orders whose effect is there, or cannot come.
@@ -536,25 +553,6 @@ impl Manager {
             let _ = end.await;
         }
     }
-}
-
-/// Remembers for a later manager of this boot whether a person has stopped the service.
-fn note_stopped(name: &str, stopped: bool) {
-    let path = Path::new(STOPPED).join(name);
-    let noted = match stopped {
-        true => fs::create_dir_all(STOPPED).and_then(|()| fs::write(path, "")),
-        false => fs::remove_file(path).or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        }),
-    };
-    if let Err(error) = noted {
-        warn(&format!("note in {STOPPED} whether {name} was stopped: {error}"));
-    }
-}
-
-fn failed_words() -> String {
-    format!("failed {IMAGE_TRIES} times in a row")
 }
 
 fn ended_words(status: u32) -> String {

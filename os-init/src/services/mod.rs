@@ -8,7 +8,7 @@
 //! - [`supervisor`]: when a service is started and restarted, one enum and one match;
 //! - [`runtime`]: containerd, the only place that talks to it, with [`roots`]; [`run`]: one run of one service,
 //!   with [`health`] and [`notify`]: whether it is well;
-//! - [`manage`]: the loop that performs all this; [`orders`]: what people ask of it;
+//! - [`manage`]: the loop that performs all this, on [`supervised`] services; [`orders`]: what people ask of it;
 //!   [`probes`], [`gate_facts`]: what the health gate asks;
 //! - [`console`], [`folders`], [`devices`], [`resolv`]: what the services find when they start;
 //! - [`direct`]: a service without its container, when containerd does not start;
@@ -52,6 +52,8 @@ pub mod serve;
 pub mod spec;
 #[cfg(feature = "containerd")]
 pub mod status;
+#[cfg(feature = "containerd")]
+pub mod supervised;
 pub mod supervisor;
 #[cfg(feature = "containerd")]
 pub mod try_image;

@@ -16,6 +16,9 @@ pub enum Verb {
     Renew,
     /// Renew, by an image that is on trial.
     Try,
+    /// The trial is over: what the files say counts again, or where they cannot be read, what ran
+    /// before.
+    Settle,
     /// Stop it and start it.
     Restart,
     /// Stop it.
@@ -29,7 +32,7 @@ impl Verb {
     #[must_use]
     pub fn aim(self) -> Aim {
         match self {
-            Self::Start | Self::Renew | Self::Try | Self::Restart => Aim::Up,
+            Self::Start | Self::Renew | Self::Try | Self::Settle | Self::Restart => Aim::Up,
             Self::Stop | Self::Forget => Aim::Down,
         }
     }
@@ -62,8 +65,8 @@ pub struct Order {
     pub name: String,
     /// What shall be done.
     pub verb: Verb,
-    /// All service files as they are now.
-    pub definitions: Definitions,
+    /// All service files as they are now; none where they cannot be read.
+    pub definitions: Option<Definitions>,
     /// Where the answer goes.
     pub reply: oneshot::Sender<Result<Changed, Status>>,
 }

@@ -4,12 +4,14 @@
 //! reads it.
 
 use super::file::ServiceFile;
+use super::run;
 use super::runtime::Runtime;
 use crate::gate::Probe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 const PAUSE: Duration = Duration::from_secs(2);
 /// Between two questions once all is well: for each, sshd starts a program and writes a line.
@@ -29,16 +31,42 @@ pub struct Probed {
     pub updater: Probe,
 }
 
-/// Starts the probes; the returned place always holds their last answers.
-pub fn spawn(runtime: Runtime, updater: Option<Arc<ServiceFile>>) -> Arc<Mutex<Probed>> {
-    let place = Arc::new(Mutex::new(Probed {
-        ssh: Probe::Pending,
-        record: Probe::Pending,
-        updater: Probe::Pending,
-    }));
+impl Probed {
+    const NOTHING: Self =
+        Self { ssh: Probe::Pending, record: Probe::Pending, updater: Probe::Pending };
+}
+
+/// The probes, which run.
+pub struct Probes {
+    place: Arc<Mutex<Probed>>,
+    /// By what the updater runs; a new value has everything asked again.
+    asked: watch::Sender<Option<Arc<ServiceFile>>>,
+}
+
+impl Probes {
+    /// The last answers.
+    #[must_use]
+    pub fn answers(&self) -> Probed {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Forgets all answers and asks again; `updater` is what the updater runs by.
+    pub fn again(&self, updater: Option<Arc<ServiceFile>>) {
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = Probed::NOTHING;
+        self.asked.send_replace(updater);
+    }
+}
+
+/// Starts the probes.
+#[must_use]
+pub fn spawn(runtime: Runtime) -> Probes {
+    let place = Arc::new(Mutex::new(Probed::NOTHING));
+    let (asked, mut again) = watch::channel(None);
     let answers = Arc::clone(&place);
+    tokio::spawn(self_test(runtime, again.clone(), Arc::clone(&place)));
     tokio::spawn(async move {
         loop {
+            again.mark_unchanged();
             let ssh = ssh_banner().await;
             let record = tokio::task::spawn_blocking(record_answers)
                 .await
@@ -46,16 +74,18 @@ pub fn spawn(runtime: Runtime, updater: Option<Arc<ServiceFile>>) -> Arc<Mutex<P
             let good = ssh == Probe::Good && record == Probe::Good;
             {
                 let mut probed = answers.lock().unwrap_or_else(PoisonError::into_inner);
-                probed.ssh = ssh;
-                probed.record = record;
+                // Asked before it was to be asked again: no answer to that.
+                if !again.has_changed().unwrap_or(false) {
+                    probed.ssh = ssh;
+                    probed.record = record;
+                }
             }
-            tokio::time::sleep(if good { GOOD_PAUSE } else { PAUSE }).await;
+            let pause = if good { GOOD_PAUSE } else { PAUSE };
+            // Over, or to be asked again.
+            let _ = tokio::time::timeout(pause, again.changed()).await;
         }
     });
-    if let Some(file) = updater {
-        tokio::spawn(self_test(runtime, file, Arc::clone(&place)));
-    }
-    place
+    Probes { place, asked }
 }
 
 async fn ssh_banner() -> Probe {
@@ -80,25 +110,41 @@ fn record_answers() -> Probe {
     }
 }
 
-/// Runs the updater's self-test in the updater's own container until it passes once.
-async fn self_test(runtime: Runtime, file: Arc<ServiceFile>, place: Arc<Mutex<Probed>>) {
+/// Runs the updater's self-test in the updater's own container until it passes, and whenever it is
+/// asked again.
+async fn self_test(
+    runtime: Runtime,
+    mut asked: watch::Receiver<Option<Arc<ServiceFile>>>,
+    place: Arc<Mutex<Probed>>,
+) {
     loop {
-        if matches!(runtime.running(&file.name).await, Ok(Some(_))) {
-            let program = file.command.first().map_or("", String::as_str);
-            let answer = match runtime
-                .exec(&file, "self-test", &[program, "--self-test"], SELF_TEST_MAX)
-                .await
-            {
-                Ok(0) => Probe::Good,
-                Ok(status) => Probe::Bad(format!("self-test ended with {status}")),
-                Err(why) => Probe::Bad(why.to_string()),
-            };
-            let passed = answer == Probe::Good;
+        let file = asked.borrow_and_update().clone();
+        let answer = match file {
+            Some(file) => test_once(&runtime, &file).await,
+            None => None,
+        };
+        let passed = answer == Some(Probe::Good);
+        let stale = asked.has_changed().unwrap_or(false);
+        if let Some(answer) = answer.filter(|_| !stale) {
             place.lock().unwrap_or_else(PoisonError::into_inner).updater = answer;
-            if passed {
-                return;
-            }
+        }
+        if passed && asked.changed().await.is_err() {
+            return;
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// `None` while the updater does not run.
+async fn test_once(runtime: &Runtime, file: &Arc<ServiceFile>) -> Option<Probe> {
+    if !matches!(runtime.running(&file.name).await, Ok(Some(_))) {
+        return None;
+    }
+    let program = file.command.first().map_or("", String::as_str);
+    let words = [program, "--self-test"];
+    Some(match run::exec(runtime, file, "self-test", &words, SELF_TEST_MAX).await {
+        Ok(0) => Probe::Good,
+        Ok(status) => Probe::Bad(format!("self-test ended with {status}")),
+        Err(why) => Probe::Bad(why.to_string()),
+    })
 }

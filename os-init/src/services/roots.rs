@@ -33,7 +33,7 @@ pub fn of(name: &str, process: &Process) -> Result<Mount, String> {
     }
     let place = Path::new(FOLDER).join(name);
     let (upper, work) = (place.join("upper"), place.join("work"));
-    fresh(&place)
+    remove(name)
         .and_then(|()| fs::create_dir_all(&upper))
         .and_then(|()| fs::create_dir(&work))
         .map_err(|error| format!("make {}: {error}", place.display()))?;
@@ -47,8 +47,12 @@ pub fn of(name: &str, process: &Process) -> Result<Mount, String> {
     })
 }
 
-fn fresh(place: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(place) {
+/// Removes what a service has written to its root.
+///
+/// # Errors
+/// The system's.
+pub fn remove(name: &str) -> io::Result<()> {
+    match fs::remove_dir_all(Path::new(FOLDER).join(name)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

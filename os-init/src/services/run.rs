@@ -1,6 +1,6 @@
 //! One run of one service: started or adopted, and waited for.
 
-use super::file::{Health, Question, ServiceFile};
+use super::file::{Health, Kind, Question, ServiceFile};
 use super::health::{Asked, Said, probe};
 use super::images::{self, Images, Process};
 use super::notify::{self, Notify};
@@ -61,7 +61,23 @@ impl Run {
             Ok(status) => What::Ended { status },
             Err(why) => What::Lost(why),
         };
+        if self.file.writable_root && self.file.kind == Kind::Daemon {
+            self.clear().await;
+        }
         self.tell(what).await;
+    }
+
+    /// Gives back the memory that it has written to. How a oneshot has ended is asked of its container.
+    async fn clear(&self) {
+        let name = self.file.name.clone();
+        let removed = match self.runtime.remove(&name).await {
+            Ok(()) => tokio::task::spawn_blocking(move || roots::remove(&name)).await,
+            // The next start removes it.
+            Err(_) => return,
+        };
+        if let Ok(Err(error)) = removed {
+            eprintln!("os-services: remove the root of {}: {error}", self.file.name);
+        }
     }
 
     async fn tell(&self, what: What) {
@@ -159,6 +175,29 @@ impl Run {
             }
         }
     }
+}
+
+/// Runs a program in the running service of this file, as the service itself is run.
+///
+/// # Errors
+/// As [`Runtime::exec`]; or its image cannot be used.
+pub async fn exec(
+    runtime: &Runtime,
+    file: &Arc<ServiceFile>,
+    purpose: &str,
+    words: &[&str],
+    limit: Duration,
+) -> Result<u32, Failed> {
+    let read = Arc::clone(file);
+    // It may lie on a disk that hangs.
+    let process =
+        tokio::task::spawn_blocking(move || Images::at(images::FOLDER).process(&read)).await;
+    let process = process.map_err(|error| error.to_string()).and_then(|process| process);
+    let process = process.map_err(|why| Failed {
+        line: format!("run {words:?} in {}: {why}", file.name),
+        runtime: false,
+    })?;
+    runtime.exec(file, &process, purpose, words, limit).await
 }
 
 /// Ends a service's container, also where containerd is away for a while.

@@ -5,8 +5,8 @@
 //! container and which outlives the services manager.
 
 use super::file::ServiceFile;
-use super::images;
-use super::spec::TYPE_URL;
+use super::images::{self, Process};
+use super::spec::{self, TYPE_URL};
 use containerd_client::services::v1::{
     Container, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest,
     DeleteProcessRequest, DeleteTaskRequest, ExecProcessRequest, GetContainerRequest, GetRequest,
@@ -343,13 +343,15 @@ impl Runtime {
         gone_is_fine(answer, "delete the container of", name)
     }
 
-    /// Runs a program inside the running service and returns its exit status. `purpose` is a word.
+    /// Runs a program inside the running service, as its `process` is run, and returns its exit status.
+    /// `purpose` is a word.
     ///
     /// # Errors
     /// [`Failed`] when it cannot be started, or takes longer than `limit`.
     pub async fn exec(
         &self,
         file: &ServiceFile,
+        process: &Process,
         purpose: &str,
         args: &[&str],
         limit: Duration,
@@ -361,9 +363,9 @@ impl Runtime {
         let exec_id = format!("{purpose}-{}-{number}", std::process::id());
         let caps = &file.capabilities;
         let process = json!({
-            "terminal": false, "cwd": "/", "args": args,
-            "user": { "uid": file.user.unwrap_or(0), "gid": file.user.unwrap_or(0) },
-            "env": file.env.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>(),
+            "terminal": false, "cwd": process.folder, "args": args,
+            "user": { "uid": process.user, "gid": process.group },
+            "env": spec::environment(process),
             "capabilities": { "bounding": caps, "effective": caps, "permitted": caps },
             "noNewPrivileges": true,
         });

@@ -5,7 +5,7 @@
 //! | the clock goes on | every minute that has begun since the last look counts, so a busy machine misses none |
 //! | the clock jumps ahead by more than an hour | the minutes in between have not taken place |
 //! | the clock goes back | nothing is due a second time in the minute that it is set to |
-//! | the machine was off | what was due then is not made up for |
+//! | the machine was off, or the services manager was just being started again | what was due then is not made up for |
 
 use chrono::{DateTime, Utc};
 use croner::Cron;

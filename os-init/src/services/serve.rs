@@ -191,7 +191,9 @@ impl Services for Calls {
             true => self.order(name, Verb::Forget).await,
             false => Ok(Response::new(wire::Changed { service: None, changed: true })),
         };
-        self.prune().await;
+        if let Ok(_turn) = self.trying.try_lock() {
+            self.prune().await;
+        }
         removed
     }
 
@@ -225,6 +227,13 @@ impl Calls {
     pub(super) fn shown_of(&self, name: &str) -> Option<wire::Service> {
         let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         shown.services.iter().find(|service| service.name == name).cloned()
+    }
+
+    /// What services run by just now, whatever their files say.
+    pub(super) fn images_that_run(&self) -> Vec<String> {
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let images = shown.services.iter().map(|service| service.image.clone());
+        images.filter(|image| !image.is_empty()).collect()
     }
 
     /// The words for the health gate.
@@ -264,26 +273,41 @@ impl Calls {
         {
             return Err(Status::failed_precondition(format!("{name}: {missing}")));
         }
-        let answer = self.send(name, verb, definitions).await?;
+        let answer = self.send(name, verb, Some(definitions)).await?;
         drop(files);
         answered(answer).await.map(Response::new)
     }
 
-    /// An order by definitions that need not be what the files say.
-    pub(super) async fn order_with(
-        &self,
-        name: &str,
-        verb: Verb,
-        definitions: Definitions,
-    ) -> Result<wire::Changed, Status> {
-        answered(self.send(name.to_owned(), verb, definitions).await?).await
+    /// Puts the service on trial by `image`, in the words of a choice, and waits until it is up.
+    pub(super) async fn order_trial(&self, name: &str, image: &str) -> Result<(), Status> {
+        let files = self.files.lock().await;
+        let sources = self.sources.clone();
+        let (tried, image) = (name.to_owned(), image.to_owned());
+        let definitions = on_disk(move || {
+            let mut definitions = Definitions::load(&sources)?;
+            definitions.run_by(&tried, &image, &sources);
+            Ok(definitions)
+        })
+        .await?;
+        let answer = self.send(name.to_owned(), Verb::Try, Some(definitions)).await?;
+        drop(files);
+        answered(answer).await.map(drop)
+    }
+
+    /// Ends the trial, also where no file can be read.
+    pub(super) async fn order_settled(&self, name: &str) -> Result<wire::Changed, Status> {
+        let files = self.files.lock().await;
+        let definitions = self.definitions().await.ok();
+        let answer = self.send(name.to_owned(), Verb::Settle, definitions).await?;
+        drop(files);
+        answered(answer).await
     }
 
     async fn send(
         &self,
         name: String,
         verb: Verb,
-        definitions: Definitions,
+        definitions: Option<Definitions>,
     ) -> Result<oneshot::Receiver<Result<wire::Changed, Status>>, Status> {
         let (reply, answer) = oneshot::channel();
         let order = Order { name, verb, definitions, reply };

@@ -65,9 +65,6 @@ pub fn build(
     mounts: &[MountEntry],
     devices: &[Device],
 ) -> Value {
-    let mut env: Vec<String> =
-        vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()];
-    env.extend(process.env.iter().cloned());
     let caps = &file.capabilities;
     // Ambient, so that a service that runs as another user keeps what its file grants.
     let ambient: &[String] = if process.user == 0 { &[] } else { caps };
@@ -77,7 +74,7 @@ pub fn build(
             "terminal": false,
             "user": { "uid": process.user, "gid": process.group },
             "args": process.args,
-            "env": env,
+            "env": environment(process),
             "cwd": process.folder,
             "capabilities": {
                 "bounding": caps, "effective": caps, "permitted": caps,
@@ -100,6 +97,12 @@ pub fn build(
             "rootfsPropagation": "private",
         },
     })
+}
+
+/// The variables of what runs in a service; later ones count.
+pub fn environment(process: &Process) -> Vec<String> {
+    let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned();
+    std::iter::once(path).chain(process.env.iter().cloned()).collect()
 }
 
 fn namespaces(file: &ServiceFile) -> Vec<Value> {

@@ -1,7 +1,8 @@
 //! What the manager shows of its services.
 
-use super::manage::{Manager, Supervised};
+use super::manage::Manager;
 use super::schedule::now_s;
+use super::supervised::Supervised;
 use super::supervisor::State;
 use super::wire;
 use std::fs;
@@ -45,7 +46,7 @@ impl Manager {
             kind: file.kind.word().into(),
             next_s: file.schedule().filter(|_| definition.enabled).and_then(|it| it.next(now_s())),
             labels: file.labels.clone().into_iter().collect(),
-            image: file.image.clone().unwrap_or_default(),
+            image: service.image().unwrap_or_default().to_owned(),
             own_image: definition.own_image.clone().unwrap_or_default(),
             set_aside: definition.set_aside.clone().unwrap_or_default(),
         }

@@ -95,7 +95,7 @@ pub enum Event {
     Stop,
     /// Its time has come.
     Due,
-    /// It shall run when its time comes, if it is stopped.
+    /// It shall run when its time comes, if it does not run now.
     Schedule,
 }
 
@@ -170,7 +170,9 @@ impl State {
             | (Self::Resting | Self::Done | Self::Failed, Event::Due) => {
                 (Self::Waiting, Action::None)
             }
-            (Self::Stopped, Event::Schedule) => (Self::Resting, Action::None),
+            (Self::Stopped | Self::Done | Self::Failed, Event::Schedule) => {
+                (Self::Resting, Action::None)
+            }
             (Self::Resting | Self::Done | Self::Failed, Event::Stop) => {
                 (Self::Stopped, Action::None)
             }

@@ -7,19 +7,25 @@
 //! | it has been healthy: the choice is stored | either one, whole |
 //! | images that nothing names are removed | more images than needed, until the next time |
 
-use super::definitions::{Definition, Definitions};
+use super::definitions::{Definition, Definitions, Missing};
 use super::file::Kind;
 use super::gate_facts::PASSED;
-use super::orders::Verb;
 use super::serve::{Calls, known, on_disk};
 use super::upgrade::{self, Upgrade};
 use super::{images, wire};
 use crate::console::warn;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 use tonic::Status;
 
 /// A daemon has to run on for so long, after it came up and said that it is well.
 const STEADY: Duration = Duration::from_secs(10);
+/// For a service that the health gate waits for, the gate has to pass once more within this.
+const GATE_MAX: Duration = Duration::from_secs(180);
+/// A trial that is not over after this is over: a oneshot that takes longer cannot be upgraded.
+const TRIAL_MAX: Duration = Duration::from_secs(3600);
+/// The service that sets up the network, and where what it runs says how that stands.
+const NETWORK: &str = "network";
+const NETWORKD: &str = "/run/systemd/netif/state";
 /// How often it is looked at meanwhile.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -44,28 +50,26 @@ pub(super) async fn try_image(
 ) -> Result<wire::Changed, Status> {
     let busy = |_| Status::failed_precondition("another service is being changed; try again");
     let _turn = calls.trying.try_lock().map_err(busy)?;
-    let mut definitions = calls.definitions().await?;
+    let definitions = calls.definitions().await?;
     let before = known(&definitions, name)?.clone();
     let target = target(&before, wanted)?;
-    allowed(calls, &before, &target).await?;
-    if before.chosen() == target && before.set_aside.is_none() {
-        let service = calls.shown_of(name);
-        if service.as_ref().is_some_and(|it| it.up_s.is_some() || it.state == "done") {
-            return Ok(wire::Changed { service, changed: false });
-        }
+    let gone = || Status::not_found(format!("{name} was removed meanwhile"));
+    let now = calls.shown_of(name).ok_or_else(gone)?;
+    allowed(calls, &before, &now, &target).await?;
+    let runs = now.up_s.is_some() || now.state == "done";
+    if before.chosen() == target && now.set_aside.is_empty() && runs {
+        return Ok(wire::Changed { service: Some(now), changed: false });
     }
-    definitions.run_by(name, &target, &calls.sources);
-    let tried = match calls.order_with(name, Verb::Try, definitions).await {
-        Ok(_) => steady(calls, &before).await,
-        Err(why) => Err(why.message().to_owned()),
-    };
-    let kept = match tried {
-        Ok(()) => keep(calls, &before, &target).await,
-        Err(why) => Err(why),
-    };
-    // By what the files say now, which is the new image or the old one.
-    let definitions = calls.definitions().await?;
-    let settled = calls.order_with(name, Verb::Renew, definitions).await;
+    let network = Network::before(name);
+    let tried = tokio::time::timeout(TRIAL_MAX, async {
+        calls.order_trial(name, &target).await.map_err(|why| why.message().to_owned())?;
+        steady(calls, &before, network.as_ref()).await?;
+        keep(calls, &before, &target).await
+    });
+    let kept = tried.await.unwrap_or_else(|_| {
+        Err(format!("it is not healthy within {} minutes", TRIAL_MAX.as_secs() / 60))
+    });
+    let settled = calls.order_settled(name).await;
     let shown = if target.is_empty() { "its own root" } else { &target };
     match (kept, settled) {
         (Ok(()), settled) => {
@@ -98,7 +102,12 @@ fn target(before: &Definition, wanted: &Wanted) -> Result<String, Status> {
     }
 }
 
-async fn allowed(calls: &Calls, before: &Definition, target: &str) -> Result<(), Status> {
+async fn allowed(
+    calls: &Calls,
+    before: &Definition,
+    now: &wire::Service,
+    target: &str,
+) -> Result<(), Status> {
     let name = &before.file.name;
     let refused = |why: String| Err(Status::failed_precondition(why));
     if !target.is_empty() {
@@ -113,8 +122,16 @@ async fn allowed(calls: &Calls, before: &Definition, target: &str) -> Result<(),
             ));
         }
     }
+    // Without its image it is down too, and another one mends that.
+    let waits_for_image = matches!(before.missing, Some(Missing::Image(_)));
+    if let (Some(missing), false) = (&before.missing, waits_for_image) {
+        return refused(format!("{name}: {missing}"));
+    }
     if !before.enabled {
         return refused(format!("{name} is disabled; `osctl service enable {name}` first"));
+    }
+    if now.state == "stopped" && !waits_for_image {
+        return refused(format!("{name} is stopped; `osctl service start {name}` first"));
     }
     if before.is_gated() && calls.gate() != PASSED {
         return refused(format!(
@@ -124,32 +141,77 @@ async fn allowed(calls: &Calls, before: &Definition, target: &str) -> Result<(),
     Ok(())
 }
 
-/// Whether it runs on for a while, or why not.
-async fn steady(calls: &Calls, before: &Definition) -> Result<(), String> {
+/// Whether it runs on for a while, and the machine is as healthy with it as the health gate wants; or
+/// why not.
+async fn steady(
+    calls: &Calls,
+    before: &Definition,
+    network: Option<&Network>,
+) -> Result<(), String> {
     let file = &before.file;
-    if file.kind == Kind::Oneshot {
+    if file.kind != Kind::Daemon {
         return Ok(());
     }
     let name = &file.name;
     let gone = || format!("{name} was removed meanwhile");
     let restarts = calls.shown_of(name).ok_or_else(gone)?.restarts;
-    let mut left = STEADY;
-    while !left.is_zero() {
+    let limit = if before.is_gated() { GATE_MAX } else { STEADY };
+    let begun = Instant::now();
+    loop {
         tokio::time::sleep(LOOK).await;
-        left = left.saturating_sub(LOOK);
         let now = calls.shown_of(name).ok_or_else(gone)?;
         if now.restarts != restarts || now.up_s.is_none() {
             return Err(format!("{name} is {}: {}", now.state, now.reason));
         }
+        let gate = calls.gate();
+        let is_network_up = network.is_none_or(Network::is_up_again);
+        let well = !before.is_gated() || gate == PASSED && is_network_up;
+        if begun.elapsed() >= STEADY && well {
+            return Ok(());
+        }
+        if begun.elapsed() >= limit {
+            let why = if gate == PASSED { "the network is not up as it was" } else { &gate };
+            return Err(format!("with it the machine is not healthy: {why}"));
+        }
     }
-    Ok(())
+}
+
+/// How the network stood before the service that sets it up was changed.
+struct Network {
+    state: String,
+    since: SystemTime,
+}
+
+impl Network {
+    /// For the service of that name only.
+    fn before(name: &str) -> Option<Self> {
+        let state = (name == NETWORK).then(operational)??;
+        Some(Self { state, since: SystemTime::now() })
+    }
+
+    /// Whether networkd has said since then that it stands as well.
+    fn is_up_again(&self) -> bool {
+        let written = std::fs::metadata(NETWORKD).and_then(|it| it.modified());
+        written.is_ok_and(|at| at > self.since) && operational().as_ref() == Some(&self.state)
+    }
+}
+
+/// What networkd says of the whole network, such as `routable`.
+fn operational() -> Option<String> {
+    let text = std::fs::read_to_string(NETWORKD).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("OPER_STATE=")).map(str::to_owned)
 }
 
 async fn keep(calls: &Calls, before: &Definition, target: &str) -> Result<(), String> {
     let name = before.file.name.clone();
     let own = before.file.with_image(before.own_image.clone());
     let over = upgrade::over(&own, before.built_in, calls.sources.release);
-    let upgrade = Upgrade::new(target, before.chosen(), over);
+    // Once more by the same: the way back stays what it was.
+    let previous = match &before.upgrade {
+        Some(upgrade) if before.chosen() == target => &upgrade.previous,
+        _ => before.chosen(),
+    };
+    let upgrade = Upgrade::new(target, previous, over);
     let folder = calls.sources.folder.clone();
     let _files = calls.files.lock().await;
     let stored = on_disk(move || {
@@ -159,11 +221,14 @@ async fn keep(calls: &Calls, before: &Definition, target: &str) -> Result<(), St
 }
 
 impl Calls {
-    /// Removes images that nothing names any more.
+    /// Removes images that nothing names any more and nothing runs by. Whoever calls holds
+    /// [`Self::trying`]: nothing is on trial then.
     pub(super) async fn prune(&self) {
         let sources = self.sources.clone();
+        let running = self.images_that_run();
         let pruned = on_disk(move || {
-            let Some(named) = Definitions::load(&sources)?.images() else { return Ok(0) };
+            let Some(mut named) = Definitions::load(&sources)?.images() else { return Ok(0) };
+            named.extend(running);
             sources.images.prune(&named).map_err(|e| format!("remove unused images: {e}"))
         });
         if let Err(why) = pruned.await {

@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use updater::service_image::layer::{Room, unpack};
 
 /// What may be unpacked, in bytes: little, so that a run is short.
-const ROOM: u64 = 64 << 10;
+const ROOM: u64 = 512 << 10;
 /// An entry of a tar.
 const BLOCK: usize = 512;
 
@@ -36,7 +36,7 @@ fuzz_target!(|data: &[u8]| {
     fs::create_dir_all(&root).expect("a folder in the temporary one");
     let bytes = summed(data);
     let (below, above) = bytes.split_at(bytes.len() / 2 / BLOCK * BLOCK);
-    let mut room = Room::of(ROOM);
+    let mut room = Room::of(ROOM, 100);
     for layer in [below, above] {
         let _ = unpack(layer, &root, &mut room);
     }

@@ -119,7 +119,15 @@ pub fn osupdate_raw(machine: &Machine, words: &str, limit: Duration) -> Result<D
 /// # Errors
 /// The machine does not answer, or the answer is not JSON.
 pub fn osctl(machine: &Machine, words: &str) -> Result<(i32, Value)> {
-    let done = machine.ssh()?.run_within(&format!("osctl {words} --json"), SSH)?;
+    osctl_within(machine, words, SSH)
+}
+
+/// The same, where it may take until `limit`.
+///
+/// # Errors
+/// As [`osctl`].
+pub fn osctl_within(machine: &Machine, words: &str, limit: Duration) -> Result<(i32, Value)> {
+    let done = machine.ssh()?.run_within(&format!("osctl {words} --json"), limit)?;
     let value = serde_json::from_str(&done.stdout);
     let value = value.with_context(|| {
         let (code, out, err) = (done.code, done.stdout.trim(), done.stderr.trim());

@@ -1,7 +1,7 @@
 //! Images of services, as a user makes them: a shell, what the service needs, and how it starts.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -116,7 +116,8 @@ fn fill(root: &Path, contents: &Contents<'_>) -> Result<()> {
     }
     for (path, text) in &contents.files {
         let path = made(root, path)?;
-        fs::write(path, text)?;
+        fs::write(&path, text)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
     }
     for (path, program) in &contents.programs {
         fs::copy(program, made(root, path)?)

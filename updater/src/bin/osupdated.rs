@@ -32,10 +32,11 @@ fn main() -> ExitCode {
 fn daemon() -> Result<(), Failure> {
     let site = Site::load()?;
     let told = |error: String| Failure::new(updater::failure::Class::System, "daemon", error);
-    // One thread for the network; disks have threads of their own. Keeps memory small.
+    // One thread for the network. Threads of their own have the slot, an image of a service, and names
+    // that are looked up. Keeps memory small.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(2)
+        .max_blocking_threads(4)
         .build()
         .map_err(|error| told(format!("start: {error}")))?;
     let ended = runtime.block_on(async {

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, Permissions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, lchown};
 use std::path::{Component, Path, PathBuf};
@@ -16,8 +16,14 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::Mode;
 use tar::{Entry, EntryType};
 
-/// Most entries of one image: what a million files cost in inodes is no service's due.
-const ENTRIES_MAX: u32 = 1_000_000;
+/// Most files and folders of one image: what more cost in inodes is no service's due.
+const ENTRIES_MAX: u64 = 500_000;
+/// What a file costs at least, and by what its size grows, in bytes.
+const BLOCK: u64 = 4096;
+/// Most folders above a file: what is deeper cannot be removed again within a process's open files.
+const DEPTH_MAX: usize = 200;
+/// Read and written at a time, in bytes.
+const PIECE: usize = 64 << 10;
 /// What a name begins with that is taken away.
 const WHITEOUT: &str = ".wh.";
 /// A folder that holds this shows nothing of the layers below.
@@ -34,22 +40,23 @@ pub enum Unfit {
     Io(String, io::Error),
 }
 
-/// How much more may be unpacked.
-#[derive(Debug)]
+/// How much more may be unpacked; none by default.
+#[derive(Debug, Default)]
 pub struct Room {
     bytes: u64,
-    entries: u32,
+    entries: u64,
 }
 
 impl Room {
-    /// For an image of at most so many bytes.
+    /// For an image of at most so many bytes, in blocks, and so many files and folders.
     #[must_use]
-    pub fn of(bytes: u64) -> Room {
-        Room { bytes, entries: ENTRIES_MAX }
+    pub fn of(bytes: u64, entries: u64) -> Room {
+        Room { bytes, entries: entries.min(ENTRIES_MAX) }
     }
 
     fn take(&mut self, bytes: u64) -> Result<(), Unfit> {
-        self.bytes = self.bytes.checked_sub(bytes).ok_or(Unfit::Room)?;
+        let blocks = bytes.div_ceil(BLOCK).max(1).saturating_mul(BLOCK);
+        self.bytes = self.bytes.checked_sub(blocks).ok_or(Unfit::Room)?;
         self.entries = self.entries.checked_sub(1).ok_or(Unfit::Room)?;
         Ok(())
     }
@@ -60,16 +67,14 @@ impl Room {
 /// # Errors
 /// [`Unfit`]; `root` is of no use then.
 pub fn unpack(layer: impl Read, root: &Path, room: &mut Room) -> Result<(), Unfit> {
-    let folder = File::open(root).map_err(|error| Unfit::Io(root.display().to_string(), error))?;
-    let mut unpacking = Unpacking { root: folder.into(), made: HashSet::new() };
+    let on_root = |error| Unfit::Io(root.display().to_string(), error);
+    let folder = File::open(root).map_err(on_root)?;
+    let depth = root.canonicalize().map_err(on_root)?.components().count();
+    let mut unpacking = Unpacking { root: folder.into(), depth, room, made: HashSet::new() };
     let mut archive = tar::Archive::new(layer);
     for entry in archive.entries().map_err(broken)? {
-        let entry = entry.map_err(broken)?;
-        room.take(entry.size())?;
-        unpacking.take(entry)?;
+        unpacking.take(entry.map_err(broken)?)?;
     }
-    // What follows the end is not a file's, but it is of the layer: its digest is over all of it.
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(broken)?;
     Ok(())
 }
 
@@ -77,8 +82,11 @@ fn broken(error: io::Error) -> Unfit {
     Unfit::Layer(error.to_string())
 }
 
-struct Unpacking {
+struct Unpacking<'a> {
     root: OwnedFd,
+    /// How deep the image's root lies itself.
+    depth: usize,
+    room: &'a mut Room,
     /// What this layer has made, which its own whiteouts leave alone.
     made: HashSet<PathBuf>,
 }
@@ -95,7 +103,7 @@ impl Place {
     }
 }
 
-impl Unpacking {
+impl Unpacking<'_> {
     fn take<R: Read>(&mut self, mut entry: Entry<'_, R>) -> Result<(), Unfit> {
         let named = entry.path().map_err(broken)?;
         let path = inside(&named)?;
@@ -107,10 +115,9 @@ impl Unpacking {
         if let Some(gone) = name.to_str().and_then(|name| name.strip_prefix(WHITEOUT)) {
             return self.white_out(parent, gone, name.to_str() == Some(OPAQUE));
         }
-        let place = self.place(&path, true)?.ok_or_else(|| leads_out(&path))?;
-        let done = make(&mut entry, &place, self);
-        done.map_err(|why| match why {
-            Unfit::Io(_, error) if error.kind() == io::ErrorKind::UnexpectedEof => broken(error),
+        self.room.take(entry.size())?;
+        let place = self.made_place(&path)?;
+        make(&mut entry, &place, self).map_err(|why| match why {
             Unfit::Io(_, error) => Unfit::Io(path.display().to_string(), error),
             other => other,
         })?;
@@ -122,28 +129,42 @@ impl Unpacking {
         Ok(())
     }
 
-    /// The place of `path`, its folders made where `make` says so; `None` where they are not there.
-    fn place(&self, path: &Path, make: bool) -> Result<Option<Place>, Unfit> {
+    /// The place of `path`, whose folders are there.
+    fn place(&self, path: &Path) -> Result<Place, Unfit> {
         let name = path.file_name().ok_or_else(|| leads_out(path))?.into();
         let parent = path.parent().unwrap_or(Path::new(""));
-        if let Ok(folder) = self.open(parent) {
-            return Ok(Some(Place { folder, name }));
-        }
-        if !make {
-            return Ok(None);
-        }
-        let mut above: Vec<&Path> = parent.ancestors().collect();
-        above.reverse();
-        for folder in above.into_iter().filter(|it| !it.as_os_str().is_empty()) {
-            if self.open(folder).is_ok() {
-                continue;
-            }
-            let place = self.place(folder, false)?.ok_or_else(|| leads_out(path))?;
-            let made = fs::DirBuilder::new().mode(0o755).create(place.path());
-            made.map_err(|error| Unfit::Io(folder.display().to_string(), error))?;
-        }
         let folder = self.open(parent).map_err(|_| leads_out(path))?;
-        Ok(Some(Place { folder, name }))
+        let place = Place { folder, name };
+        let real = fs::read_link(place.path().parent().unwrap_or(Path::new("/")));
+        let real = real.map_err(|error| Unfit::Io(path.display().to_string(), error))?;
+        // Links lead deeper than names say.
+        if real.components().count().saturating_sub(self.depth) > DEPTH_MAX {
+            return Err(Unfit::Layer(format!("{} lies too deep", shown(path))));
+        }
+        Ok(place)
+    }
+
+    /// The same, once they are made where they are not there.
+    fn made_place(&mut self, path: &Path) -> Result<Place, Unfit> {
+        let parent = path.parent().unwrap_or(Path::new(""));
+        if self.open(parent).is_err() {
+            let mut above: Vec<&Path> = parent.ancestors().collect();
+            above.reverse();
+            for folder in above.into_iter().filter(|it| !it.as_os_str().is_empty()) {
+                if self.open(folder).is_ok() {
+                    continue;
+                }
+                let place = self.place(folder)?;
+                self.room.take(0)?;
+                fs::DirBuilder::new().mode(0o755).create(place.path()).map_err(
+                    |error| match error.kind() {
+                        io::ErrorKind::AlreadyExists => leads_out(path),
+                        _ => Unfit::Io(folder.display().to_string(), error),
+                    },
+                )?;
+            }
+        }
+        self.place(path)
     }
 
     /// Opens a folder of the image; links are followed as they would be inside.
@@ -206,14 +227,33 @@ fn inside(named: &Path) -> Result<PathBuf, Unfit> {
 }
 
 fn leads_out(path: &Path) -> Unfit {
-    let shown: String = path.display().to_string().chars().take(200).collect();
-    Unfit::Layer(format!("{shown:?} leads out of the image, or into what is no folder"))
+    Unfit::Layer(format!("{} leads out of the image, or into what is no folder", shown(path)))
+}
+
+fn shown(path: &Path) -> String {
+    let text: String = path.display().to_string().chars().take(200).collect();
+    format!("{text:?}")
+}
+
+/// Copies a file's data. What cannot be read is the layer's fault, what cannot be written the disk's.
+fn copy(entry: &mut impl Read, file: &mut File) -> Result<(), Unfit> {
+    let mut piece = vec![0; PIECE];
+    loop {
+        let length = match entry.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(broken(error)),
+        };
+        let data = piece.get(..length).unwrap_or_default();
+        file.write_all(data).map_err(|error| Unfit::Io(String::new(), error))?;
+    }
 }
 
 fn make<R: Read>(
     entry: &mut Entry<'_, R>,
     place: &Place,
-    unpacking: &Unpacking,
+    unpacking: &Unpacking<'_>,
 ) -> Result<(), Unfit> {
     let failed = |error| Unfit::Io(String::new(), error);
     let header = entry.header();
@@ -238,7 +278,7 @@ fn make<R: Read>(
                 .mode(0o600)
                 .open(&path)
                 .map_err(failed)?;
-            io::copy(entry, &mut file).map_err(failed)?;
+            copy(entry, &mut file)?;
             let time = UNIX_EPOCH.checked_add(Duration::from_secs(time));
             time.map_or(Ok(()), |time| file.set_modified(time)).map_err(failed)?;
         }
@@ -251,9 +291,12 @@ fn make<R: Read>(
         EntryType::Link => {
             let target = entry.link_name().map_err(broken)?;
             let target = inside(&target.unwrap_or_default())?;
-            let old = unpacking.place(&target, false)?.ok_or_else(|| leads_out(&target))?;
+            let old = unpacking.place(&target)?;
             // Rights and owner are those of the other name.
-            return fs::hard_link(old.path(), &path).map_err(failed);
+            return fs::hard_link(old.path(), &path).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => leads_out(&target),
+                _ => failed(error),
+            });
         }
         EntryType::Fifo => nix::unistd::mkfifo(&path, Mode::S_IRWXU)
             .map_err(|error| Unfit::Io(String::new(), error.into()))?,
@@ -298,7 +341,7 @@ mod tests {
 
         fn take(&self, layer: Layer) -> Result<(), Unfit> {
             let bytes = layer.0.into_inner().unwrap();
-            unpack(&*bytes, &self.root(), &mut Room::of(1 << 20))
+            unpack(&*bytes, &self.root(), &mut Room::of(1 << 20, 100))
         }
 
         fn text(&self, path: &str) -> String {
@@ -441,17 +484,38 @@ mod tests {
     #[test]
     fn what_is_cut_short_or_too_large_is_told_apart() {
         let image = Image::new("bounds");
-        let whole = Layer::new().file("a", &"x".repeat(2000)).0.into_inner().unwrap();
-        let room = |bytes| Room::of(bytes);
-        let half = unpack(&whole[..1000], &image.root(), &mut room(1 << 20));
+        let unpacked = |layer: &[u8], bytes, entries| {
+            unpack(layer, &image.root(), &mut Room::of(bytes, entries))
+        };
+        let whole = Layer::new().file("a", &"x".repeat(5000)).0.into_inner().unwrap();
+        let half = unpacked(&whole[..1000], 1 << 20, 10);
         assert!(matches!(half, Err(Unfit::Layer(_))), "{half:?}");
-        let large = unpack(&*whole, &image.root(), &mut room(1999));
+        // In blocks, as the disk counts.
+        let large = unpacked(&whole, 2 * BLOCK - 1, 10);
         assert!(matches!(large, Err(Unfit::Room)), "{large:?}");
-        unpack(&*whole, &image.root(), &mut room(2000)).unwrap();
-        let mut few = Room { bytes: 1 << 20, entries: 1 };
-        let many = Layer::new().file("a", "").file("b", "").0.into_inner().unwrap();
-        assert!(matches!(unpack(&*many, &image.root(), &mut few), Err(Unfit::Room)));
-        let noise = unpack(&[7; 4096][..], &image.root(), &mut room(1 << 20));
-        assert!(matches!(noise, Err(Unfit::Layer(_))));
+        unpacked(&whole, 2 * BLOCK, 1).unwrap();
+        let many = Layer::new().file("b/c/d", "").0.into_inner().unwrap();
+        assert!(matches!(unpacked(&many, 1 << 20, 2), Err(Unfit::Room)), "folders count");
+        unpacked(&many, 1 << 20, 3).unwrap();
+        assert!(matches!(unpacked(&[7; 4096], 1 << 20, 10), Err(Unfit::Layer(_))));
+    }
+
+    #[test]
+    fn nothing_lies_so_deep_that_it_cannot_be_removed() {
+        let image = Image::new("deep");
+        // As much as an old tar can name.
+        let deep = "d/".repeat(45);
+        let unpacked = |layer: Layer| {
+            let bytes = layer.0.into_inner().unwrap();
+            unpack(&*bytes, &image.root(), &mut Room::of(1 << 22, 1000))
+        };
+        unpacked(Layer::new().file(&format!("{deep}x"), "").link("1", &deep)).unwrap();
+        // Links to the lowest folder, and as many below it again.
+        for link in 1..4 {
+            let below = Layer::new().file(&format!("{link}/{deep}x"), "");
+            unpacked(below.link(&format!("{}", link + 1), &format!("{link}/{deep}"))).unwrap();
+        }
+        let more = unpacked(Layer::new().file(&format!("4/{deep}x"), ""));
+        assert!(matches!(&more, Err(Unfit::Layer(why)) if why.contains("too deep")), "{more:?}");
     }
 }

@@ -1,8 +1,8 @@
 //! Images of services: pulled by digest, verified as releases are, unpacked onto the state partition.
 //!
-//! Nothing is started here. What lies in [`os_init::services::images`] is whole: the digest of each
-//! layer is compared before the folder gets its name, and a pull that fails leaves nothing that
-//! counts.
+//! Nothing is started here. What lies in [`os_init::services::images`] is whole: not a byte of a layer
+//! is unpacked before all of it has the digest that was signed for, and a pull that fails leaves
+//! nothing that counts.
 //!
 //! # Reading order
 //! `pull` is the whole; [`layer`] unpacks one layer.

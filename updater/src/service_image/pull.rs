@@ -1,25 +1,25 @@
 //! One pull: from the registry, past the signature, layer by layer, into the folder of images.
 
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::{Buf as _, Bytes};
 use os_init::services::images::{Images, ROOT};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::mpsc;
 use update_manifest::digest::Digest;
 use update_manifest::oci::{CONFIG_BYTES_MAX, Descriptor, ImageConfig};
 use update_manifest::trust::TrustRoots;
 
-use super::layer::{self, Room, Unfit};
 use crate::failure::{Class, Failure};
 use crate::registry::reference::Target;
 use crate::registry::{Reference, Registry, RegistryError};
 use crate::vouch;
 
-/// Pieces of a layer on their way to the disk: bounds the memory between the two.
-const PIECES: usize = 8;
+use super::layer::{self, Room, Unfit};
+
+/// The file of a layer until it is unpacked, in the image's folder.
+const LAYER: &str = "layer";
 /// Most layers of one image; other builders stop at 127.
 const LAYERS_MAX: usize = 256;
 /// A broken download is taken up so often without a single byte in between.
@@ -80,6 +80,7 @@ pub async fn pull(source: &Source<'_>, images: &Images, tell: Tell) -> Result<Pu
         return Err(Failure::refused("reference", message));
     }
     if images.has(&name) {
+        images.touch(&name);
         return Ok(Pulled { key: String::new(), downloaded: 0, was_there: true });
     }
     let mut progress = Progress { phase: "verifying".into(), ..Progress::default() };
@@ -109,7 +110,7 @@ pub async fn pull(source: &Source<'_>, images: &Images, tell: Tell) -> Result<Pu
     let (room, folder) = began.await?.map_err(|error| on_state("make room", &error))?;
     progress.phase = "downloading".into();
     progress.total = layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add);
-    let mut pulling = Pulling { source, room: Some(room), root: folder.join(ROOT), progress, tell };
+    let mut pulling = Pulling { source, folder: folder.clone(), room: Some(room), progress, tell };
     let mut fetched = Ok(());
     for (layer, coding) in layers.iter().zip(codings) {
         fetched = pulling.layer(layer, coding).await;
@@ -125,7 +126,10 @@ pub async fn pull(source: &Source<'_>, images: &Images, tell: Tell) -> Result<Pu
     let downloaded = pulling.progress.done;
     let committed = {
         let (images, name) = (images.clone(), name.clone());
-        blocking(move || images.commit(&name, &config))
+        blocking(move || {
+            std::fs::remove_file(folder.join(LAYER))?;
+            images.commit(&name, &config)
+        })
     };
     committed.await?.map_err(|error| on_state("store it", &error))?;
     Ok(Pulled { key, downloaded, was_there: false })
@@ -176,7 +180,7 @@ fn fits(name: &str, config: &[u8], platform: &str) -> Result<(), Failure> {
 fn room(folder: &Path) -> io::Result<Room> {
     let has = nix::sys::statvfs::statvfs(folder)?;
     let free = has.blocks_available().saturating_mul(has.fragment_size());
-    Ok(Room::of(free.saturating_sub(SPARE)))
+    Ok(Room::of(free.saturating_sub(SPARE), has.files_available()))
 }
 
 async fn blocking<T: Send + 'static>(
@@ -188,48 +192,42 @@ async fn blocking<T: Send + 'static>(
 
 struct Pulling<'a> {
     source: &'a Source<'a>,
+    /// The image's folder while it is made.
+    folder: PathBuf,
     /// Taken while a layer is unpacked on another thread.
     room: Option<Room>,
-    root: PathBuf,
     progress: Progress,
     tell: Tell,
 }
 
 impl Pulling<'_> {
-    /// One layer: from the network into the folder, its digest compared.
+    /// One layer: into a file, its digest compared, and only then unpacked.
     async fn layer(&mut self, layer: &Descriptor, coding: Coding) -> Result<(), Failure> {
-        let mut room = self.room.take().unwrap_or_else(|| Room::of(0));
-        let (sender, receiver) = mpsc::channel::<Bytes>(PIECES);
-        let root = self.root.clone();
-        let unpacking = tokio::task::spawn_blocking(move || {
-            let mut pieces = Pieces { receiver, piece: Bytes::new(), hash: Sha256::new() };
-            let done = unpack(&mut pieces, coding, &root, &mut room);
-            // All of it is hashed, also what is behind the end of a frame.
-            let drained = done.and_then(|()| {
-                io::copy(&mut pieces, &mut io::sink())
-                    .map_err(|error| Unfit::Layer(error.to_string()))
-            });
-            (drained.map(|_| Digest(pieces.hash.finalize().into())), room)
+        let path = self.folder.join(LAYER);
+        let mut received = Received::create(&path).map_err(|error| self.on_state(&path, error))?;
+        self.fetch(layer, &mut received).await?;
+        let digest = received.digest();
+        if digest != layer.digest {
+            let name = self.source.reference;
+            let message = format!("{name}: layer {}: received {digest} instead", layer.digest);
+            return Err(Failure::new(Class::Corrupt, "layer", message));
+        }
+        let (root, mut room) = (self.folder.join(ROOT), self.room.take().unwrap_or_default());
+        let unpacked = blocking(move || {
+            let done = File::open(&path)
+                .map_err(|error| Unfit::Io(path.display().to_string(), error))
+                .and_then(|file| unpack(file, coding, &root, &mut room));
+            (done, room)
         });
-        let broken = self.fetch(layer, &sender).await;
-        drop(sender);
-        let stopped = |_| Failure::new(Class::System, "engine", "unpacking stopped unexpectedly");
-        let (unpacked, room) = unpacking.await.map_err(stopped)?;
+        let (done, room) = unpacked.await?;
         self.room = Some(room);
-        // A download that broke off is the reason for what the other side then met.
-        if let Some(error) = broken {
-            return Err(error.into());
-        }
-        let name = self.source.reference;
-        match unpacked {
-            Ok(digest) if digest == layer.digest => Ok(()),
-            Ok(digest) => Err(Failure::new(
-                Class::Corrupt,
-                "layer",
-                format!("{name}: layer {}: received {digest} instead", layer.digest),
-            )),
-            Err(why) => Err(self.unfit(layer, why)),
-        }
+        done.map_err(|why| self.unfit(layer, why))
+    }
+
+    fn on_state(&self, path: &Path, error: io::Error) -> Failure {
+        let (name, path) = (self.source.reference, path.display());
+        let message = format!("{name}: write {path}: {error}; `osctl status` shows what is free");
+        Failure::new(Class::State, "state", message)
     }
 
     fn unfit(&self, layer: &Descriptor, why: Unfit) -> Failure {
@@ -248,31 +246,22 @@ impl Pulling<'_> {
                     SPARE >> 20
                 ),
             ),
-            Unfit::Io(path, error) => Failure::new(
-                Class::State,
-                "state",
-                format!("{name}: unpack {path} onto the state partition: {error}"),
-            ),
+            Unfit::Io(path, error) => self.on_state(Path::new(&path), error),
         }
     }
 
-    /// Hands the layer's bytes to `sender`, over as many connections as it takes.
-    async fn fetch(
-        &mut self,
-        layer: &Descriptor,
-        sender: &mpsc::Sender<Bytes>,
-    ) -> Option<RegistryError> {
-        let (mut at, mut tries) = (0, 0);
-        while at < layer.size {
-            let before = at;
-            let broken = match self.connection(layer, &mut at, sender).await {
-                Ok(Ended::Unheard) => return None,
-                Ok(Ended::Early) => continue,
-                Err(error) => error,
+    /// Hands the layer's bytes to `received`, over as many connections as it takes.
+    async fn fetch(&mut self, layer: &Descriptor, received: &mut Received) -> Result<(), Failure> {
+        let mut tries = 0;
+        while received.length < layer.size {
+            let before = received.length;
+            let Err(broken) = self.connection(layer, received).await else { continue };
+            let Broken::Registry(broken) = broken else {
+                return Err(self.on_state(&self.folder.join(LAYER), broken.into_io()));
             };
-            tries = if at > before { 1 } else { tries + 1 };
+            tries = if received.length > before { 1 } else { tries + 1 };
             if tries >= TRIES || !matches!(broken, RegistryError::CannotKnow { .. }) {
-                return Some(broken);
+                return Err(broken.into());
             }
             // The token or the signed address of a storage server may have run out.
             self.source.registry.forget_tokens();
@@ -281,44 +270,62 @@ impl Pulling<'_> {
             tokio::time::sleep(self.source.registry.patience().first_wait * tries).await;
             self.progress.note.clear();
         }
-        None
+        Ok(())
     }
 
+    /// What one connection brings of it.
     async fn connection(
         &mut self,
         layer: &Descriptor,
-        at: &mut u64,
-        sender: &mpsc::Sender<Bytes>,
-    ) -> Result<Ended, RegistryError> {
+        received: &mut Received,
+    ) -> Result<(), Broken> {
         let Source { registry, reference, .. } = *self.source;
-        let mut stream = registry.blob(&reference.repository, layer, *at, layer.size).await?;
+        let (from, repository) = (received.length, &reference.repository);
+        let mut stream = registry.blob(repository, layer, from, layer.size).await?;
         while let Some(piece) = stream.next().await? {
-            *at += piece.len() as u64;
+            received.take(&piece)?;
             self.progress.done += piece.len() as u64;
             (self.tell)(self.progress.clone());
-            // The other side has stopped, and says itself why.
-            if sender.send(piece).await.is_err() {
-                return Ok(Ended::Unheard);
-            }
         }
-        Ok(Ended::Early)
+        Ok(())
     }
 }
 
-enum Ended {
-    /// Nobody wants more of it.
-    Unheard,
-    /// The server has sent what it was willing to.
-    Early,
+/// Why a connection brought no more.
+enum Broken {
+    Registry(RegistryError),
+    Disk(io::Error),
 }
 
-fn unpack(pieces: &mut Pieces, coding: Coding, root: &Path, room: &mut Room) -> Result<(), Unfit> {
+impl Broken {
+    fn into_io(self) -> io::Error {
+        match self {
+            Self::Registry(error) => io::Error::other(error.to_string()),
+            Self::Disk(error) => error,
+        }
+    }
+}
+
+impl From<RegistryError> for Broken {
+    fn from(error: RegistryError) -> Self {
+        Self::Registry(error)
+    }
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Self::Disk(error)
+    }
+}
+
+fn unpack(file: File, coding: Coding, root: &Path, room: &mut Room) -> Result<(), Unfit> {
+    let file = BufReader::new(file);
     match coding {
-        Coding::Plain => layer::unpack(pieces, root, room),
-        Coding::Gzip => layer::unpack(flate2::read::MultiGzDecoder::new(pieces), root, room),
+        Coding::Plain => layer::unpack(file, root, room),
+        Coding::Gzip => layer::unpack(flate2::bufread::MultiGzDecoder::new(file), root, room),
         Coding::Zstd => {
-            let mut frames =
-                zstd::Decoder::new(pieces).map_err(|error| Unfit::Io("zstd".into(), error))?;
+            let mut frames = zstd::Decoder::with_buffer(file)
+                .map_err(|error| Unfit::Io("zstd".into(), error))?;
             frames
                 .window_log_max(WINDOW_LOG_MAX)
                 .map_err(|error| Unfit::Io("zstd".into(), error))?;
@@ -327,25 +334,26 @@ fn unpack(pieces: &mut Pieces, coding: Coding, root: &Path, room: &mut Room) -> 
     }
 }
 
-/// What comes over the network, as it is read and hashed.
-struct Pieces {
-    receiver: mpsc::Receiver<Bytes>,
-    piece: Bytes,
+/// A layer as it has come so far, in a file.
+struct Received {
+    file: File,
     hash: Sha256,
+    length: u64,
 }
 
-impl Read for Pieces {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() {
-            match self.receiver.blocking_recv() {
-                Some(piece) => self.piece = piece,
-                None => return Ok(0),
-            }
-        }
-        let length = buffer.len().min(self.piece.len());
-        let target = buffer.get_mut(..length).unwrap_or_default();
-        self.piece.copy_to_slice(target);
-        self.hash.update(target);
-        Ok(length)
+impl Received {
+    fn create(path: &Path) -> io::Result<Self> {
+        Ok(Self { file: File::create(path)?, hash: Sha256::new(), length: 0 })
+    }
+
+    fn take(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.file.write_all(piece)?;
+        self.hash.update(piece);
+        self.length += piece.len() as u64;
+        Ok(())
+    }
+
+    fn digest(self) -> Digest {
+        Digest(self.hash.finalize().into())
     }
 }

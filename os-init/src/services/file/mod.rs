@@ -9,7 +9,7 @@
 //! | `command` | program (absolute path) and arguments | the image's; without `image` it is required |
 //! | `env` | table of environment variables | `{}` |
 //! | `user` | numeric user id; the group has the same number | the image's, 0 |
-//! | `writable_root` | whether it may write to its root, into memory, until its next start; only with `image` | false |
+//! | `writable_root` | whether it may write to its root, into memory, until its next start; only with `image` and `memory_mib` | false |
 //! | `capabilities` | capabilities kept, in the form `CAP_NET_ADMIN`; all others are dropped | `[]` |
 //! | `devices` | device nodes, or `@other-slot`, `@running-slot` of the booted disk | `[]` |
 //! | `mounts` | list of `{ source, target, write, optional }`; a source `tmpfs` makes an empty one | `[]` |
@@ -284,6 +284,10 @@ impl ServiceFile {
                 "writable_root",
                 "is only for services with `image`".into(),
             ));
+        }
+        if self.writable_root && self.memory_mib.is_none() {
+            let rule = "wants `memory_mib`: what is written there is memory";
+            return Err(Invalid::Value("writable_root", rule.into()));
         }
         let program = self.command.first();
         if !program.map_or(self.image.is_some(), |program| program.starts_with('/')) {

@@ -14,6 +14,8 @@ use vm_tests::{artifacts, guest, wait};
 
 /// Long enough for a container to start on a busy host.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Longer than the gate has to pass once more, and what ran before to be put back.
+const GATE: Duration = Duration::from_secs(400);
 
 /// Says what it is told to, as sd_notify(3) does.
 const NOTIFY: &str = r#"
@@ -155,6 +157,20 @@ fn refusals(machine: &Machine, registry: &Registry, runs_now: &Image) -> Result<
     }
     runs(machine, runs_now, "two")?;
     osctl(machine, "service rollback network", 2)?;
+    deaf_network(machine, registry)
+}
+
+/// It runs, and sets up no network: running is not enough for a service that the machine is reached
+/// by.
+fn deaf_network(machine: &Machine, registry: &Registry) -> Result<()> {
+    let files = vec![("usr/lib/systemd/systemd-networkd", "#!/bin/sh\nexec sleep 9999\n".into())];
+    let deaf = service_image::signed("deaf", &Contents { files, ..Contents::default() })?;
+    registry.publish_image(&deaf)?;
+    let words = format!("service upgrade network {}", reference(&deaf));
+    let (code, answer) = guest::osctl_within(machine, &words, GATE)?;
+    assert_eq!(code, 2, "{answer}");
+    assert!(message(&answer).contains("the network is not up as it was"), "{answer}");
+    assert_eq!(word(&service(machine, "network")?, "image"), "");
     Ok(())
 }
 
@@ -176,7 +192,9 @@ fn upgraded_updater(machine: &Machine, registry: &Registry) -> Result<String> {
         },
     )?;
     registry.publish_image(&image)?;
-    osctl(machine, &format!("service upgrade updater {}", reference(&image)), 0)?;
+    let words = format!("service upgrade updater {}", reference(&image));
+    let (code, answer) = guest::osctl_within(machine, &words, GATE)?;
+    assert_eq!(code, 0, "{answer}");
     let now = service(machine, "updater")?;
     assert_eq!((word(&now, "state"), word(&now, "image")), ("running", &*reference(&image)));
     let (code, status) = guest::osupdate(machine, "status", guest::APPLY)?;
