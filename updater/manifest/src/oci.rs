@@ -114,10 +114,8 @@ impl Manifest {
     /// # Errors
     /// Too large, malformed, or an index or another kind of document.
     pub fn parse(bytes: &[u8]) -> Result<Manifest, OciError> {
-        let manifest: Manifest = match document(bytes, &[MEDIA_MANIFEST, MEDIA_DOCKER_MANIFEST])? {
-            (media, _) if media == MEDIA_INDEX => return Err(OciError::WrongKind(media)),
-            (_, value) => from_bytes(value)?,
-        };
+        let (_, value) = document(bytes, &[MEDIA_MANIFEST, MEDIA_DOCKER_MANIFEST])?;
+        let manifest: Manifest = from_bytes(value)?;
         if manifest.schema_version != 2 {
             return Err(OciError::WrongKind(format!("schema {}", manifest.schema_version)));
         }

@@ -243,6 +243,39 @@ fn simple_signing_is_bound_to_its_layer() {
     assert!(matches!(check(&garbage, &signed.layer), Err(NotVouched::Malformed(_))));
     let large = vec![b' '; simple_signing::PAYLOAD_BYTES_MAX + 1];
     assert!(matches!(check(&layer, &large), Err(NotVouched::TooLarge(_))));
+    let most = vec![b' '; simple_signing::PAYLOAD_BYTES_MAX];
+    assert!(matches!(check(&layer, &most), Err(NotVouched::Malformed(_))), "it is read");
+}
+
+#[test]
+fn a_bundle_of_the_largest_size_is_read() {
+    let mut bundle = good_bundle().to_string().into_bytes();
+    bundle.resize(bundle::BUNDLE_BYTES_MAX, b' ');
+    let checked = |bytes: &[u8]| bundle::check(bytes, image().digest, &roots());
+    assert_eq!(checked(&bundle), Ok("ours".into()));
+    bundle.push(b' ');
+    assert!(matches!(checked(&bundle), Err(NotVouched::TooLarge(_))));
+}
+
+/// What a bundle says of its subject is only what it is: digest, size and kind.
+#[test]
+fn a_subject_is_named_without_what_an_index_says_of_it() {
+    let mut listed = image();
+    listed.annotations.insert("some".into(), "thing".into());
+    listed.platform =
+        Some(update_manifest::oci::Platform { architecture: "amd64".into(), os: "linux".into() });
+    let signed = sign_bundle(&listed, &key(1));
+    assert_eq!(Manifest::parse(&signed.manifest).unwrap().subject, Some(image()));
+}
+
+/// What a stranger wrote is told, but bounded and on one line.
+#[test]
+fn a_parsers_words_are_told_in_short() {
+    let long = format!("{{\"schemaVersion\": \"{}\", \"config\": 1}}", "x".repeat(500));
+    let Err(error) = Manifest::parse(long.as_bytes()) else { panic!("a manifest") };
+    let told = error.to_string();
+    assert!(told.starts_with("malformed: ") && told.contains("invalid"), "{told}");
+    assert!(told.len() < 200 && !told.chars().any(char::is_control), "{told}");
 }
 
 #[test]

@@ -116,10 +116,10 @@ fn a_signed_release_says_what_it_is_and_where_its_frames_are() {
 fn what_is_signed_and_no_release_of_ours_is_refused_by_name() {
     type Change = fn(&mut Draft);
     let cases: [(&str, Change); 14] = [
-        ("config of kind", |draft| draft.config_media = "application/json"),
+        ("config of kind \"application/json\"", |draft| draft.config_media = "application/json"),
         ("0 layers", |draft| draft.layers = 0),
         ("2 layers", |draft| draft.layers = 2),
-        ("layer of kind", |draft| draft.layer["mediaType"] = "text/plain".into()),
+        ("layer of kind \"text/plain\"", |draft| draft.layer["mediaType"] = "text/plain".into()),
         ("org.bascule.product is missing", |draft| {
             draft.labels.remove("org.bascule.product").unwrap();
         }),
@@ -230,7 +230,15 @@ fn a_signed_index_vouches_for_the_one_image_that_fits() {
 fn documents_are_bounded_before_they_are_read() {
     let too_large = vec![b' '; MANIFEST_BYTES_MAX + 1];
     assert_eq!(Document::parse(&too_large), Err(OciError::TooLarge(MANIFEST_BYTES_MAX)));
+    // Of the largest size, and no document: it was read.
+    let largest = |size: usize| vec![b' '; size];
+    assert!(matches!(Document::parse(&largest(MANIFEST_BYTES_MAX)), Err(OciError::Malformed(_))));
+    let config = |size: usize| ImageConfig::parse(&largest(size));
+    assert!(matches!(config(CONFIG_BYTES_MAX), Err(OciError::Malformed(_))));
+    assert_eq!(config(CONFIG_BYTES_MAX + 1), Err(OciError::TooLarge(CONFIG_BYTES_MAX)));
     let entry = describe(MEDIA_LAYER, b"x");
+    let most = json!({ "schemaVersion": 2, "config": &entry, "layers": vec![&entry; 4096] });
+    assert!(Manifest::parse(most.to_string().as_bytes()).is_ok());
     let many = vec![&entry; 4097];
     let manifest = json!({ "schemaVersion": 2, "config": &entry, "layers": many }).to_string();
     assert_eq!(Manifest::parse(manifest.as_bytes()), Err(OciError::TooLarge(4096)));
