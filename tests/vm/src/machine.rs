@@ -45,6 +45,8 @@ pub struct Options {
     pub rtc: Option<String>,
     /// Whether the network card is plugged into a network on which nobody ever answers.
     pub alone: bool,
+    /// Whether it has a serial port and a screen.
+    pub consoles: bool,
     /// More arguments for QEMU.
     pub extra: Vec<String>,
     /// Whether every write goes to a log too (`write_log`).
@@ -64,6 +66,7 @@ impl Options {
             cpus: 1,
             rtc: None,
             alone: false,
+            consoles: true,
             extra: Vec::new(),
             write_log: false,
             tied: true,
@@ -262,9 +265,13 @@ impl Machine {
         command.args(["-device", "virtio-net-pci,id=nic0,netdev=net0,romfile="]);
         command.args(["-device", "i6300esb", "-action", "watchdog=reset"]);
         command.args(["-device", "virtio-rng-pci", "-device", "vmgenid,guid=auto"]);
-        let serial = show(&self.serial_file());
-        command.args(["-chardev", &format!("file,id=serial0,path={serial},append=on")]);
-        command.args(["-serial", "chardev:serial0"]);
+        if self.options.consoles {
+            let serial = show(&self.serial_file());
+            command.args(["-chardev", &format!("file,id=serial0,path={serial},append=on")]);
+            command.args(["-serial", "chardev:serial0"]);
+        } else {
+            command.args(["-serial", "none", "-vga", "none"]);
+        }
         let socket = show(&self.dir.join("qmp.sock"));
         command.args(["-qmp", &format!("unix:{socket},server=on,wait=off")]);
         Ok(())
