@@ -18,6 +18,8 @@ use std::time::Duration;
 pub const SOCKET: &str = "/run/bascule/control.sock";
 /// The longest request, in bytes.
 pub const REQUEST_MAX: usize = 4096;
+/// The gate's word in [`Status`] while its verdict is waited for.
+pub const WAITING: &str = "waiting";
 /// How long a caller waits for PID 1, which answers within one turn of its loop.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 

@@ -78,7 +78,7 @@ impl Loop {
             warn(&format!("block signals: {error}"));
         }
         let record = RecordLine::start().map_err(|e| warn(&format!("record thread: {e}"))).ok();
-        let status = Status { gate: "waiting".into(), ..Status::default() };
+        let status = Status { gate: control::WAITING.into(), ..Status::default() };
         Self {
             origin: Instant::now(),
             turned_ms: 0,

@@ -14,6 +14,7 @@ use super::serve::{Calls, known, on_disk};
 use super::upgrade::{self, Upgrade};
 use super::{images, wire};
 use crate::console::warn;
+use crate::control::{self, WAITING};
 use std::time::{Duration, Instant, SystemTime};
 use tonic::Status;
 
@@ -133,12 +134,18 @@ async fn allowed(
     if now.state == "stopped" && !waits_for_image {
         return refused(format!("{name} is stopped; `osctl service start {name}` first"));
     }
-    if before.is_gated() && calls.gate() != PASSED {
-        return refused(format!(
-            "the health gate of this boot has not passed; {name} is not changed before"
-        ));
+    if before.is_gated() && on_disk(|| Ok(is_open())).await? {
+        return refused(format!("this boot is not confirmed yet; {name} is not changed before"));
     }
     Ok(())
+}
+
+/// Whether PID 1 still waits for the health gate's verdict on this boot. Where it does not answer,
+/// there are other worries.
+fn is_open() -> bool {
+    let answer = control::ask(&control::Request::Status).unwrap_or_default();
+    let status: Option<control::Status> = serde_json::from_str(&answer).ok();
+    status.is_none_or(|status| status.gate == WAITING)
 }
 
 /// Whether it runs on for a while, and the machine is as healthy with it as the health gate wants; or

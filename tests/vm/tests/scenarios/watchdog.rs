@@ -76,8 +76,7 @@ fn state_partition(machine: &Machine) -> Result<u64> {
 
 /// The superblock says so: state 1 at 0x3a, and no journal to play (bit 2 at 0x60).
 fn is_clean(machine: &Machine, state: u64) -> Result<()> {
-    let superblock =
-        disk::read(&machine.disk_file(), Extent { offset: state + 1024, size: 1024 })?;
+    let superblock = disk::read(&machine.disk_file(), Extent { offset: state + 1024, size: 1024 })?;
     let short = |at: usize| superblock.get(at..at + 2).map(|it| u16::from_le_bytes([it[0], it[1]]));
     ensure!(short(0x38) == Some(0xef53), "no superblock there");
     ensure!(short(0x3a) == Some(1), "state is {:?}", short(0x3a));
