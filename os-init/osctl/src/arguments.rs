@@ -115,6 +115,16 @@ pub enum Service {
         /// The service
         name: String,
     },
+    /// Make service files of a compose file; starts nothing
+    Import {
+        /// The compose file, or a cloud-config of RancherOS
+        file: PathBuf,
+        /// Where the service files are put
+        folder: PathBuf,
+        /// Ask no registry for the digests of tags
+        #[arg(long)]
+        offline: bool,
+    },
     /// Stop a service and remove its file
     Rm {
         /// The service

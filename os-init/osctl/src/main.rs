@@ -1,11 +1,12 @@
 //! `osctl`: the operator's hand on the machine. It asks and tells; it decides nothing.
 //!
 //! Reading order: [`arguments`] is the command line; [`status`] and [`service`] carry it out;
-//! [`image`] has the updater pull; [`validate`] needs no machine; [`tell`] words what they found; [`failure`] has the exit codes.
+//! [`image`] has the updater pull; [`validate`] and [`import`] need no machine; [`tell`] words what they found; [`failure`] has the exit codes.
 
 mod arguments;
 mod failure;
 mod image;
+mod import;
 mod service;
 mod status;
 mod tell;

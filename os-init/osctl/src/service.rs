@@ -14,7 +14,7 @@ use tonic::transport::Channel;
 
 use crate::arguments::Service;
 use crate::failure::{DONE, Failure, NOTHING};
-use crate::{image, tell, validate};
+use crate::{image, import, tell, validate};
 
 /// Connects to the services manager.
 ///
@@ -35,6 +35,9 @@ pub async fn run(command: Service, json: bool) -> Result<u8, Failure> {
     let named = |name: &str| NameRequest { name: name.to_owned() };
     let (done, name) = match &command {
         Service::Validate { files } => return validate::run(files, json),
+        Service::Import { file, folder, offline } => {
+            return import::run(file, folder, *offline, json).await;
+        }
         Service::List => {
             let list = connect().await?.list(ListRequest {}).await.map_err(lost)?;
             tell::list(&list.into_inner(), json);

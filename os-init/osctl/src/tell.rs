@@ -4,6 +4,7 @@ use os_init::services::wire::{Service, ServiceDetail, ServiceList};
 use updater::wire::PullReport;
 
 use crate::failure::Failure;
+use crate::import::Written;
 use crate::status::{Amount, Machine};
 use crate::validate::Verdict;
 
@@ -128,6 +129,23 @@ pub fn pulled(report: &PullReport, as_json: bool) {
     } else {
         let size = size(report.downloaded_bytes);
         println!("{} pulled, {size}, signed by {}", report.image, report.key);
+    }
+}
+
+/// What became of a compose file.
+pub fn imported(written: &[Written], as_json: bool) {
+    if as_json {
+        return json(&serde_json::json!({ "services": written }));
+    }
+    for service in written {
+        let state = if service.problem.is_some() { "has to be mended" } else { "can be enabled" };
+        println!("{}: {state}", service.file.display());
+        for line in service.problem.iter().chain(&service.notes) {
+            println!("    {line}");
+        }
+    }
+    if let Some(folder) = written.first().and_then(|it| it.file.parent()) {
+        println!("next: osctl service validate {}/*.toml", folder.display());
     }
 }
 

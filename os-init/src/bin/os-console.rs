@@ -9,6 +9,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 use std::thread::sleep;
@@ -58,7 +59,8 @@ impl Program {
     }
 }
 
-/// Whether a terminal can be opened at all: a serial port that is configured but absent cannot.
+/// Whether there is a line behind a terminal. A serial port that is configured but absent can be opened,
+/// and then takes nothing, not even no bytes.
 fn exists(terminal: &str) -> bool {
     use std::os::unix::fs::OpenOptionsExt as _;
     OpenOptions::new()
@@ -66,6 +68,7 @@ fn exists(terminal: &str) -> bool {
         .write(true)
         .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY)
         .open(format!("/dev/{terminal}"))
+        .and_then(|mut line| line.write(&[]))
         .is_ok()
 }
 

@@ -227,7 +227,10 @@ impl Process {
 
     fn of(file: &ServiceFile, image: Config, root: Option<&Path>) -> Result<Self, String> {
         let args = match file.command.as_slice() {
-            [] => image.entrypoint.into_iter().chain(image.cmd).flatten().collect(),
+            [] => {
+                let arguments = file.args.clone().or(image.cmd);
+                image.entrypoint.into_iter().chain(arguments).flatten().collect()
+            }
             own => own.to_vec(),
         };
         if args.is_empty() {
@@ -375,6 +378,8 @@ mod tests {
             images.process(&file("command = [\"/x\"]\nuser = 7\nenv = { B = \"2\" }")).unwrap();
         assert_eq!((process.args, process.user), (vec!["/x".to_owned()], 7));
         assert_eq!(process.env, ["A=1", "B=1", "B=2"]);
+        let process = images.process(&file("args = [\"-q\"]")).unwrap();
+        assert_eq!(process.args, ["/run", "-q"]);
         fs::remove_dir_all(&images.0).unwrap();
     }
 

@@ -7,6 +7,7 @@
 //! | `description` | one line for people | `""` |
 //! | `image` | what its root is: `registry/repository@sha256:…`, pulled before; see [`super::images`] | the OS itself |
 //! | `command` | program (absolute path) and arguments | the image's; without `image` it is required |
+//! | `args` | arguments for the image's own program, in the place of the image's own; not beside `command` | the image's |
 //! | `env` | table of environment variables | `{}` |
 //! | `user` | numeric user id; the group has the same number | the image's, 0 |
 //! | `writable_root` | whether it may write to its root, into memory, until its next start; only with `image` and `memory_mib` | false |
@@ -137,6 +138,9 @@ pub struct ServiceFile {
     /// Program and arguments; empty for the image's own.
     #[serde(default)]
     pub command: Vec<String>,
+    /// Arguments for the image's own program, in the place of the image's own.
+    #[serde(default)]
+    pub args: Option<Vec<String>>,
     /// Environment variables.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
@@ -293,7 +297,11 @@ impl ServiceFile {
         if !program.map_or(self.image.is_some(), |program| program.starts_with('/')) {
             return Err(Invalid::Value("command", "does not begin with an absolute path".into()));
         }
-        if self.command.iter().chain(self.env.values()).any(|text| text.contains('\0')) {
+        if self.args.is_some() && !self.command.is_empty() {
+            return Err(Invalid::Value("args", "and `command` are one too many".into()));
+        }
+        let words = self.command.iter().chain(self.args.iter().flatten());
+        if words.chain(self.env.values()).any(|text| text.contains('\0')) {
             return Err(Invalid::Value("command", "or `env` holds a zero byte".into()));
         }
         if let Some(bad) = self.capabilities.iter().find(|c| !c.starts_with("CAP_")) {
