@@ -117,10 +117,13 @@ pub async fn run() -> Result<(), String> {
             }
             _ = terminate.recv() => break,
         }
+        {
+            let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+            let gate = gate.map_or_else(|| shown.gate.clone(), |it| gate_facts::words(&it));
+            *shown = manager.shown(gate);
+        }
+        // After it is shown: who has an answer finds things so.
         manager.answer();
-        let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let gate = gate.map_or_else(|| shown.gate.clone(), |it| gate_facts::words(&it));
-        *shown = manager.shown(gate);
     }
     manager.stop_all().await;
     Ok(())

@@ -10,12 +10,15 @@
 //!   with [`health`] and [`notify`]: whether it is well;
 //! - [`manage`]: the loop that performs all this, on [`supervised`] services; [`orders`]: what people ask of it;
 //!   [`probes`], [`gate_facts`]: what the health gate asks;
+//! - [`compose`]: service files from a compose file;
 //! - [`console`], [`folders`], [`devices`], [`resolv`]: what the services find when they start;
 //! - [`direct`]: a service without its container, when containerd does not start;
 //! - [`wire`], [`serve`], [`status`], [`logs`]: what others may ask and what PID 1 is told;
 //!   [`try_image`]: one service upgraded alone.
 
 pub mod built_in;
+#[cfg(feature = "compose")]
+pub mod compose;
 pub mod console;
 pub mod definitions;
 pub mod devices;

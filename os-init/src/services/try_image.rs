@@ -22,6 +22,8 @@ use tonic::Status;
 const STEADY: Duration = Duration::from_secs(10);
 /// For a service that the health gate waits for, the gate has to pass once more within this.
 const GATE_MAX: Duration = Duration::from_secs(180);
+/// The network is up again after so long, or not at all: a lease takes seconds.
+const NETWORK_MAX: Duration = Duration::from_secs(45);
 /// A trial that is not over after this is over: a oneshot that takes longer cannot be upgraded.
 const TRIAL_MAX: Duration = Duration::from_secs(3600);
 /// The service that sets up the network, and where what it runs says how that stands.
@@ -176,8 +178,9 @@ async fn steady(
         if begun.elapsed() >= STEADY && well {
             return Ok(());
         }
-        if begun.elapsed() >= limit {
-            let why = if gate == PASSED { "the network is not up as it was" } else { &gate };
+        let is_deaf = !is_network_up && begun.elapsed() >= NETWORK_MAX;
+        if begun.elapsed() >= limit || is_deaf {
+            let why = if is_network_up { &gate } else { "the network is not up as it was" };
             return Err(format!("with it the machine is not healthy: {why}"));
         }
     }

@@ -3,12 +3,14 @@
 //! Source: the Compose specification, versions 1 and 2 of the format, and RancherOS v1's labels
 //! `io.rancher.os.*` and `cron.schedule`; a cloud-config with `rancher: services:` is taken too. Pure.
 
+mod text;
+
 use std::collections::BTreeMap;
 
-use os_init::services::file::{NAME_MAX, ServiceFile};
 use serde_json::{Map, Value};
 
-use super::toml::Document;
+use super::file::{NAME_MAX, ServiceFile};
+use text::Document;
 
 /// One service as it comes out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -445,7 +447,7 @@ fn seconds(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use os_init::services::file::{Kind, Namespace, Restart};
+    use crate::services::file::{Kind, Namespace, Restart};
 
     const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 

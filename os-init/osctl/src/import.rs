@@ -1,14 +1,12 @@
 //! `osctl service import`: service files from a compose file. Starts nothing.
 
-mod compose;
-mod toml;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use os_init::services::compose;
 use serde::Serialize;
 use updater::engine::install::open_registry;
 use updater::registry::Reference;
