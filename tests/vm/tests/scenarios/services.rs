@@ -99,6 +99,11 @@ fn an_operators_services_are_kept_and_wrong_ones_refused() -> Result<()> {
         assert_eq!(lines(&machine, "web")?, 1, "{victim} was killed, and took the service along");
         assert_eq!(lines(&machine, "prep")?, 2, "{victim} was killed, and a oneshot ran again");
     }
+    // The session ends with the console that it comes through.
+    let restart = "osctl service restart console";
+    let _ = machine.ssh()?.run_within(restart, PATIENCE)?;
+    guest::wait_ssh(&mut machine, PATIENCE)?;
+    assert_eq!(lines(&machine, "web")?, 1, "the console's restart took a service along");
     // More than a minute has gone by since.
     wait_state(&machine, "nightly", "done")?;
     assert!(lines(&machine, "nightly")? > 0, "done, and has not run");
