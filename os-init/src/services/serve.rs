@@ -232,8 +232,11 @@ impl Calls {
     /// What services run by just now, whatever their files say.
     pub(super) fn images_that_run(&self) -> Vec<String> {
         let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let images = shown.services.iter().map(|service| service.image.clone());
-        images.filter(|image| !image.is_empty()).collect()
+        let has_a_root = |it: &&wire::Service| {
+            ["starting", "running", "restarting", "stopping"].contains(&it.state.as_str())
+        };
+        let run = shown.services.iter().filter(has_a_root);
+        run.map(|it| it.image.clone()).filter(|image| !image.is_empty()).collect()
     }
 
     /// The words for the health gate.
