@@ -54,6 +54,10 @@ impl Program {
     fn ended(&mut self, now: Instant) {
         self.pid = None;
         let failed = now.duration_since(self.started) < SETTLED;
+        // Once in a row: it may go on so for ever.
+        if failed && self.failures == 0 {
+            eprintln!("console: {} ended at once", self.argv.join(" "));
+        }
         self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
         self.not_before = if failed { now + PAUSE } else { now };
     }

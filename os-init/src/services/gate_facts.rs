@@ -6,6 +6,8 @@ use super::supervisor::State;
 use crate::gate::{Facts, Probe, STEADY_MS, ServiceFact, Verdict};
 use std::collections::BTreeMap;
 
+/// So many characters of a reason are told.
+const REASON_MAX: usize = 500;
 /// The word for a gate that has passed.
 pub const PASSED: &str = "passed";
 
@@ -45,13 +47,15 @@ pub fn gather(services: &BTreeMap<String, Supervised>, probed: &Probed, now_ms: 
 /// The line that tells PID 1 how the gate stands.
 #[must_use]
 pub fn line(verdict: &Verdict) -> String {
+    // PID 1 takes no long lines, and what containerd says can be long.
+    let short = |reason: &str| reason.chars().take(REASON_MAX).collect::<String>();
     let line = match verdict {
         Verdict::Passed => serde_json::json!({ "do": "gate", "verdict": "passed" }),
         Verdict::Pending(reason) => {
-            serde_json::json!({ "do": "gate", "verdict": "pending", "reason": reason })
+            serde_json::json!({ "do": "gate", "verdict": "pending", "reason": short(reason) })
         }
         Verdict::Failed(reason) => {
-            serde_json::json!({ "do": "gate", "verdict": "failed", "reason": reason })
+            serde_json::json!({ "do": "gate", "verdict": "failed", "reason": short(reason) })
         }
     };
     format!("{line}\n")
@@ -64,5 +68,20 @@ pub fn words(verdict: &Verdict) -> String {
         Verdict::Passed => PASSED.into(),
         Verdict::Pending(reason) => reason.clone(),
         Verdict::Failed(reason) => format!("failed: {reason}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::{REQUEST_MAX, parse};
+
+    #[test]
+    fn pid_1_takes_the_line_however_long_the_reason_is() {
+        for reason in ["x".repeat(10_000), "\u{1}\"ü".repeat(10_000)] {
+            let line = line(&Verdict::Pending(reason));
+            assert!(line.len() < REQUEST_MAX, "{}", line.len());
+            assert!(parse(&line).is_ok());
+        }
     }
 }

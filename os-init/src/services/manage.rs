@@ -249,9 +249,13 @@ impl Manager {
         let all_known = !self.left_out.iter().any(|(name, _)| name == "*");
         for name in self.runtime.all_running().await.unwrap_or_default() {
             let known = self.left_out.iter().any(|(it, _)| *it == name) || !all_known;
-            let stopped = self.services.get(&name).is_some_and(|it| it.state == State::Stopped);
-            if stopped {
-                drop(self.end(&name));
+            let service = self.services.get_mut(&name).filter(|it| it.state == State::Stopped);
+            if let Some(service) = service {
+                // Disabled and running: somebody has started it, and its start adopts it.
+                match service.by_hand {
+                    true => drop(self.end(&name)),
+                    false => service.state = State::Waiting,
+                }
             } else if !known && !self.services.contains_key(&name) {
                 let runtime = self.runtime.clone();
                 tokio::spawn(async move {
@@ -269,7 +273,7 @@ impl Manager {
         let (reason, event) = match what {
             What::Started => {
                 say(&format!("{name} started"));
-                if service.on_trial.is_some() && service.definition.is_gated() {
+                if service.is_on_trial() && service.definition.is_gated() {
                     // What was found out before says nothing of the new one.
                     self.probes.again(self.updater());
                 }
@@ -335,9 +339,12 @@ impl Manager {
         let left = self.services.iter_mut().filter(|(_, it)| it.definition.is_gated());
         let left: Vec<String> =
             left.filter_map(|(name, it)| it.fall_back().then(|| name.clone())).collect();
-        for name in left {
-            self.step(&name, Event::Stop);
-            self.step(&name, Event::Start);
+        for name in &left {
+            self.step(name, Event::Stop);
+            self.step(name, Event::Start);
+        }
+        if !left.is_empty() {
+            self.probes.again(self.updater());
         }
     }
 
@@ -435,25 +442,30 @@ impl Manager {
             let _ = reply.send(Err(Status::not_found(format!("no service is named `{name}`"))));
             return;
         };
-        service.gone = verb == Verb::Forget;
+        let settles = matches!(verb, Verb::Settle { .. });
+        match verb {
+            Verb::Forget => service.gone = true,
+            Verb::Stop | Verb::Settle { .. } => {}
+            _ => service.gone = false,
+        }
         let runs_by = service.runs_by.as_deref();
         let newer = runs_by.is_some_and(|old| !old.runs_like(&service.definition.file));
         let before = service.state;
-        match verb {
-            // Who has stopped it meanwhile wanted it so.
-            Verb::Settle => {}
-            _ => service.set_by_hand(verb.aim() == Aim::Down),
+        // Who has stopped it during a trial wanted it so.
+        if !settles {
+            service.set_by_hand(verb.aim() == Aim::Down);
+        }
+        let is_unwanted = settles && (service.by_hand || service.gone);
+        let is_missing = settles && service.definition.missing.is_some();
+        let aim = if is_unwanted || is_missing { Aim::Down } else { verb.aim() };
+        if settles && service.definition.is_gated() {
+            self.probes.again(self.updater());
         }
         for event in self.events(&name, verb, newer) {
             self.step(&name, *event);
         }
         let after = self.services.get(&name).map(|service| service.state);
         let changed = after != Some(before) || is_new || newer || verb == Verb::Forget;
-        let aim = if after == Some(State::Stopped) && verb == Verb::Settle {
-            Aim::Down
-        } else {
-            verb.aim()
-        };
         self.pending.push(Pending { name, aim, changed, reply });
         // Not only at the next tick.
         self.advance();
@@ -465,10 +477,12 @@ impl Manager {
             .as_ref()
             .filter(|_| verb == Verb::Try)
             .and_then(|all| all.get(name).cloned());
-        if let Some(service) = self.services.get_mut(name)
-            && matches!(verb, Verb::Try | Verb::Settle)
-        {
-            service.end_trial();
+        if let Some(service) = self.services.get_mut(name) {
+            match verb {
+                Verb::Try => service.end_trial(false),
+                Verb::Settle { kept } => service.end_trial(kept),
+                _ => {}
+            }
             if let Some(definition) = on_trial {
                 service.begin_trial(definition);
             }
@@ -484,14 +498,18 @@ impl Manager {
         let scheduled = service.definition.file.kind == Kind::Scheduled;
         let was_daemon = service.runs_by.as_ref().is_some_and(|it| it.kind == Kind::Daemon);
         match verb {
-            Verb::Settle if service.state == State::Stopped || !newer => &[],
+            Verb::Settle { .. } if service.by_hand || service.gone => &[],
+            Verb::Settle { .. } if service.definition.missing.is_some() => &[Event::Stop],
+            Verb::Settle { .. } if !newer => &[],
             // It is started when its time comes; what runs on as a daemon has to end first.
             Verb::Renew if scheduled && was_daemon => &[Event::Stop],
             Verb::Renew if scheduled => &[Event::Schedule],
-            Verb::Settle if scheduled => &[Event::Stop, Event::Schedule],
+            Verb::Settle { .. } if scheduled => &[Event::Stop, Event::Schedule],
             Verb::Start => &[Event::Start],
             Verb::Renew | Verb::Try if !newer => &[Event::Start],
-            Verb::Renew | Verb::Try | Verb::Settle | Verb::Restart => &[Event::Stop, Event::Start],
+            Verb::Renew | Verb::Try | Verb::Settle { .. } | Verb::Restart => {
+                &[Event::Stop, Event::Start]
+            }
             Verb::Stop | Verb::Forget => &[Event::Stop],
         }
     }

@@ -16,9 +16,12 @@ pub enum Verb {
     Renew,
     /// Renew, by an image that is on trial.
     Try,
-    /// The trial is over: what the files say counts again, or where they cannot be read, what ran
-    /// before.
-    Settle,
+    /// The trial is over: what the files say counts again, or where they cannot be read, what was
+    /// kept, or else ran before.
+    Settle {
+        /// Whether it was kept.
+        kept: bool,
+    },
     /// Stop it and start it.
     Restart,
     /// Stop it.
@@ -32,7 +35,7 @@ impl Verb {
     #[must_use]
     pub fn aim(self) -> Aim {
         match self {
-            Self::Start | Self::Renew | Self::Try | Self::Settle | Self::Restart => Aim::Up,
+            Self::Start | Self::Renew | Self::Try | Self::Settle { .. } | Self::Restart => Aim::Up,
             Self::Stop | Self::Forget => Aim::Down,
         }
     }

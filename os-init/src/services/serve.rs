@@ -23,6 +23,8 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+/// A service that a trial was about is as it shall be within this, or is told not to be.
+const SETTLED_MAX: Duration = Duration::from_secs(300);
 const CONTROL: &str = "/run/bascule/control.sock";
 /// PID 1 may not hold the manager's loop for longer than this.
 const TALK_MAX: Duration = Duration::from_secs(2);
@@ -281,8 +283,9 @@ impl Calls {
         answered(answer).await.map(Response::new)
     }
 
-    /// Puts the service on trial by `image`, in the words of a choice, and waits until it is up.
-    pub(super) async fn order_trial(&self, name: &str, image: &str) -> Result<(), Status> {
+    /// Puts the service on trial by `image`, in the words of a choice, and waits until it is up; whether
+    /// anything had to be done for that.
+    pub(super) async fn order_trial(&self, name: &str, image: &str) -> Result<bool, Status> {
         let files = self.files.lock().await;
         let sources = self.sources.clone();
         let (tried, image) = (name.to_owned(), image.to_owned());
@@ -294,16 +297,21 @@ impl Calls {
         .await?;
         let answer = self.send(name.to_owned(), Verb::Try, Some(definitions)).await?;
         drop(files);
-        answered(answer).await.map(drop)
+        answered(answer).await.map(|it| it.changed)
     }
 
     /// Ends the trial, also where no file can be read.
-    pub(super) async fn order_settled(&self, name: &str) -> Result<wire::Changed, Status> {
+    pub(super) async fn order_settled(
+        &self,
+        name: &str,
+        kept: bool,
+    ) -> Result<wire::Changed, Status> {
         let files = self.files.lock().await;
         let definitions = self.definitions().await.ok();
-        let answer = self.send(name.to_owned(), Verb::Settle, definitions).await?;
+        let answer = self.send(name.to_owned(), Verb::Settle { kept }, definitions).await?;
         drop(files);
-        answered(answer).await
+        let late = |_| Status::aborted(format!("{name} is not there yet"));
+        tokio::time::timeout(SETTLED_MAX, answered(answer)).await.map_err(late)?
     }
 
     async fn send(

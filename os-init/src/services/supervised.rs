@@ -21,6 +21,12 @@ const FELL_BACK: &str = "fell-back";
 /// A built-in service is started so often by an image that was chosen for it.
 const IMAGE_TRIES: u32 = 3;
 
+/// What a service goes back to where an image on trial is not kept.
+struct Before {
+    definition: Definition,
+    fell_back: Option<String>,
+}
+
 /// One service under supervision.
 pub struct Supervised {
     /// By what it is started next.
@@ -35,9 +41,8 @@ pub struct Supervised {
     marks: PathBuf,
     /// By what it was started last.
     pub(super) runs_by: Option<Arc<ServiceFile>>,
-    /// By what it ran before an image was put on trial, which nothing but the end of the trial
-    /// changes.
-    pub(super) on_trial: Option<Definition>,
+    /// What was before an image was put on trial, which nothing but the end of the trial changes.
+    trial: Option<Before>,
     /// It is stopped, and shall stay so, until somebody says otherwise.
     pub(super) by_hand: bool,
     /// The image that it does not run by in this boot, although it was chosen.
@@ -71,7 +76,7 @@ impl Supervised {
             restarts: 0,
             reason,
             runs_by: None,
-            on_trial: None,
+            trial: None,
             by_hand,
             gone: false,
         };
@@ -81,7 +86,7 @@ impl Supervised {
 
     /// Takes what the files say now, but for what is on trial or has failed in this boot.
     pub(super) fn take_definition(&mut self, definition: Definition) {
-        if self.on_trial.is_some() {
+        if self.is_on_trial() {
             return;
         }
         self.definition = match &self.fell_back {
@@ -92,19 +97,27 @@ impl Supervised {
         };
     }
 
-    /// Puts an image on trial: only `definition` counts until [`Self::end_trial`].
+    /// Puts an image on trial: only `definition` counts until [`Self::end_trial`]. A person asks for
+    /// it, so what it did before does not matter now.
     pub(super) fn begin_trial(&mut self, definition: Definition) {
-        // A person asks for it: what it did before is forgiven.
-        self.fell_back = None;
-        self.note(FELL_BACK, None);
-        self.on_trial = Some(std::mem::replace(&mut self.definition, definition));
+        let fell_back = self.fell_back.take();
+        let definition = std::mem::replace(&mut self.definition, definition);
+        self.trial = Some(Before { definition, fell_back });
     }
 
-    /// Back to what ran before the trial; what the files say is taken after it.
-    pub(super) fn end_trial(&mut self) {
-        if let Some(before) = self.on_trial.take() {
-            self.definition = before;
+    /// What was on trial is `kept`, or what was before is again; what the files say is taken after it.
+    pub(super) fn end_trial(&mut self, kept: bool) {
+        let Some(Before { definition, fell_back }) = self.trial.take() else { return };
+        if kept {
+            self.note(FELL_BACK, None);
+        } else {
+            (self.definition, self.fell_back) = (definition, fell_back);
         }
+    }
+
+    /// Whether only the end of a trial changes by what it runs.
+    pub(super) fn is_on_trial(&self) -> bool {
+        self.trial.is_some()
     }
 
     /// A built-in service that does not come up by an image that was chosen for it runs by its own:
@@ -118,7 +131,7 @@ impl Supervised {
     /// The same at once; whether there was anything to leave.
     pub(super) fn fall_back(&mut self) -> bool {
         let chosen = self.definition.chosen().to_owned();
-        if !self.definition.built_in || chosen.is_empty() || self.on_trial.is_some() {
+        if !self.definition.built_in || chosen.is_empty() || self.is_on_trial() {
             return false;
         }
         let name = &self.definition.file.name;
@@ -223,8 +236,11 @@ mod tests {
         // Another order has read the files meanwhile.
         service.take_definition(definition(false, Some('a'), ""));
         assert_eq!(service.definition.chosen(), image('b'));
-        service.end_trial();
+        service.end_trial(false);
         assert_eq!(service.definition.chosen(), image('a'));
+        service.begin_trial(definition(false, Some('b'), ""));
+        service.end_trial(true);
+        assert_eq!(service.definition.chosen(), image('b'), "also where the files cannot be read");
         service.take_definition(definition(false, Some('b'), ""));
         assert_eq!(service.definition.chosen(), image('b'), "it was kept");
     }
@@ -247,9 +263,16 @@ mod tests {
         // A later manager of the same boot.
         let later = Supervised::new(definition(true, Some('a'), ""), &service.marks.clone());
         assert_eq!(later.definition.chosen(), "");
+        service.take_definition(definition(true, Some('a'), ""));
         service.begin_trial(definition(true, Some('a'), ""));
+        assert_eq!(service.definition.chosen(), image('a'), "a person asks for it");
+        service.end_trial(false);
+        service.take_definition(definition(true, Some('a'), ""));
+        assert_eq!(service.definition.chosen(), "", "it has failed once more");
+        service.begin_trial(definition(true, Some('a'), ""));
+        service.end_trial(true);
         let later = Supervised::new(definition(true, Some('a'), ""), &service.marks.clone());
-        assert_eq!(later.definition.chosen(), image('a'), "a person has asked for it again");
+        assert_eq!(later.definition.chosen(), image('a'), "and is well now");
         // An operator's own has no other root that it could run by.
         let marks = service.marks;
         let mut service = Supervised::new(definition(false, Some('a'), ""), &marks);

@@ -55,9 +55,9 @@ pub(super) async fn try_image(
     let _turn = calls.trying.try_lock().map_err(busy)?;
     let definitions = calls.definitions().await?;
     let before = known(&definitions, name)?.clone();
-    let target = target(&before, wanted)?;
     let gone = || Status::not_found(format!("{name} was removed meanwhile"));
     let now = calls.shown_of(name).ok_or_else(gone)?;
+    let target = target(&before, &now, wanted)?;
     allowed(calls, &before, &now, &target).await?;
     let runs = now.up_s.is_some() || now.state == "done";
     if before.chosen() == target && now.set_aside.is_empty() && runs {
@@ -65,14 +65,16 @@ pub(super) async fn try_image(
     }
     let network = Network::before(name);
     let tried = tokio::time::timeout(TRIAL_MAX, async {
-        calls.order_trial(name, &target).await.map_err(|why| why.message().to_owned())?;
-        steady(calls, &before, network.as_ref()).await?;
+        let started = calls.order_trial(name, &target).await;
+        let started = started.map_err(|why| why.message().to_owned())?;
+        // What ran on all the time has nothing to set up again.
+        steady(calls, &before, network.as_ref().filter(|_| started)).await?;
         keep(calls, &before, &target).await
     });
     let kept = tried.await.unwrap_or_else(|_| {
         Err(format!("it is not healthy within {} minutes", TRIAL_MAX.as_secs() / 60))
     });
-    let settled = calls.order_settled(name).await;
+    let settled = calls.order_settled(name, kept.is_ok()).await;
     let shown = if target.is_empty() { "its own root" } else { &target };
     match (kept, settled) {
         (Ok(()), settled) => {
@@ -91,13 +93,13 @@ pub(super) async fn try_image(
 }
 
 /// What the service shall run by, in the words of a choice.
-fn target(before: &Definition, wanted: &Wanted) -> Result<String, Status> {
+fn target(before: &Definition, now: &wire::Service, wanted: &Wanted) -> Result<String, Status> {
     let name = &before.file.name;
     match (wanted, &before.upgrade) {
         (Wanted::Image(image), _) if Some(image) == before.own_image.as_ref() => Ok(String::new()),
         (Wanted::Image(image), _) => Ok(image.clone()),
         // What was set aside is given up: what runs now is what is wanted.
-        (Wanted::Previous, _) if before.set_aside.is_some() => Ok(String::new()),
+        (Wanted::Previous, _) if !now.set_aside.is_empty() => Ok(String::new()),
         (Wanted::Previous, Some(upgrade)) => Ok(upgrade.previous.clone()),
         (Wanted::Previous, None) => Err(Status::failed_precondition(format!(
             "{name} runs by what its file says; there is nothing to go back to"

@@ -54,6 +54,20 @@ impl Room {
         Room { bytes, entries: entries.min(ENTRIES_MAX) }
     }
 
+    /// Holds bytes that are there only for a while.
+    ///
+    /// # Errors
+    /// [`Unfit::Room`].
+    pub fn hold(&mut self, bytes: u64) -> Result<(), Unfit> {
+        self.bytes = self.bytes.checked_sub(bytes).ok_or(Unfit::Room)?;
+        Ok(())
+    }
+
+    /// Gives them back.
+    pub fn release(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
     fn take(&mut self, bytes: u64) -> Result<(), Unfit> {
         let blocks = bytes.div_ceil(BLOCK).max(1).saturating_mul(BLOCK);
         self.bytes = self.bytes.checked_sub(blocks).ok_or(Unfit::Room)?;
@@ -497,6 +511,12 @@ mod tests {
         let many = Layer::new().file("b/c/d", "").0.into_inner().unwrap();
         assert!(matches!(unpacked(&many, 1 << 20, 2), Err(Unfit::Room)), "folders count");
         unpacked(&many, 1 << 20, 3).unwrap();
+        let mut room = Room::of(10, 1);
+        assert!(matches!(room.hold(11), Err(Unfit::Room)));
+        room.hold(10).unwrap();
+        assert!(matches!(room.hold(1), Err(Unfit::Room)));
+        room.release(10);
+        room.hold(10).unwrap();
         assert!(matches!(unpacked(&[7; 4096], 1 << 20, 10), Err(Unfit::Layer(_))));
     }
 

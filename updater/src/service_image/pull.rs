@@ -127,8 +127,11 @@ pub async fn pull(source: &Source<'_>, images: &Images, tell: Tell) -> Result<Pu
     let committed = {
         let (images, name) = (images.clone(), name.clone());
         blocking(move || {
-            std::fs::remove_file(folder.join(LAYER))?;
-            images.commit(&name, &config)
+            let layer_gone = std::fs::remove_file(folder.join(LAYER));
+            layer_gone.and_then(|()| images.commit(&name, &config)).inspect_err(|_| {
+                // As above.
+                let _ = std::fs::remove_dir_all(&folder);
+            })
         })
     };
     committed.await?.map_err(|error| on_state("store it", &error))?;
@@ -204,6 +207,8 @@ impl Pulling<'_> {
     /// One layer: into a file, its digest compared, and only then unpacked.
     async fn layer(&mut self, layer: &Descriptor, coding: Coding) -> Result<(), Failure> {
         let path = self.folder.join(LAYER);
+        let mut room = self.room.take().unwrap_or_default();
+        room.hold(layer.size).map_err(|why| self.unfit(layer, why))?;
         let mut received = Received::create(&path).map_err(|error| self.on_state(&path, error))?;
         self.fetch(layer, &mut received).await?;
         let digest = received.digest();
@@ -212,14 +217,16 @@ impl Pulling<'_> {
             let message = format!("{name}: layer {}: received {digest} instead", layer.digest);
             return Err(Failure::new(Class::Corrupt, "layer", message));
         }
-        let (root, mut room) = (self.folder.join(ROOT), self.room.take().unwrap_or_default());
+        let root = self.folder.join(ROOT);
         let unpacked = blocking(move || {
             let done = File::open(&path)
                 .map_err(|error| Unfit::Io(path.display().to_string(), error))
                 .and_then(|file| unpack(file, coding, &root, &mut room));
             (done, room)
         });
-        let (done, room) = unpacked.await?;
+        let (done, mut room) = unpacked.await?;
+        // The next layer's file takes its place.
+        room.release(layer.size);
         self.room = Some(room);
         done.map_err(|why| self.unfit(layer, why))
     }

@@ -131,6 +131,13 @@ impl Service<'_> {
                     .into(),
             );
         }
+        if !service.contains_key("restart") {
+            self.document.text("restart", "never");
+        }
+        if !service.contains_key("cap_add") {
+            let note = "it has no capability, where Docker gives fourteen: name what it needs";
+            self.notes.push(note.into());
+        }
         if service.get("read_only") != Some(&Value::Bool(true)) {
             self.notes.push(
                 "its root is read-only here; `writable_root = true` and `memory_mib` let it write \
@@ -150,10 +157,7 @@ impl Service<'_> {
             "environment" => self.environment(value),
             "volumes" => self.volumes(value),
             "devices" => self.devices(value),
-            "cap_add" => {
-                let names = list(value).iter().map(|name| format!("CAP_{name}")).collect();
-                self.document.list("capabilities", names);
-            }
+            "cap_add" => self.capabilities(value),
             "user" => match scalar(value).parse::<u32>() {
                 Ok(user) => self.document.raw("user", &user.to_string()),
                 Err(_) => {
@@ -167,8 +171,8 @@ impl Service<'_> {
                 }
                 None => self.notes.push(format!("`mem_limit`: {} is no size", scalar(value))),
             },
-            "pids_limit" => self.document.raw("tasks", &scalar(value)),
-            "oom_score_adj" => self.document.raw("oom_score_adj", &scalar(value)),
+            "pids_limit" => self.number("tasks", key, value),
+            "oom_score_adj" => self.number("oom_score_adj", key, value),
             "stop_grace_period" => match seconds(&scalar(value)) {
                 Some(seconds) => self.document.raw("stop_s", &seconds.to_string()),
                 None => {
@@ -214,20 +218,55 @@ impl Service<'_> {
         match value? {
             Value::Null => None,
             Value::String(line) => {
-                if line.contains(['"', '\'', '$', '\\']) {
-                    let note = format!("`{key}`: quotes and variables in a line mean nothing here");
-                    self.notes.push(note);
+                if line.contains(['"', '\'', '\\']) {
+                    self.notes.push(format!("`{key}`: quotes in a line mean nothing here"));
                 }
+                self.no_variables(key, line);
                 Some(line.split_whitespace().map(str::to_owned).collect())
             }
-            other => Some(list(other)),
+            other => {
+                let words = list(other);
+                self.no_variables(key, &words.join(" "));
+                Some(words)
+            }
         }
+    }
+
+    /// Compose puts its own environment in the place of `$NAME`, and `$` in that of `$$`.
+    fn no_variables(&mut self, key: &str, text: &str) {
+        if text.contains('$') {
+            self.notes.push(format!("`{key}`: nothing is put in the place of `$` here: {text}"));
+        }
+    }
+
+    fn number(&mut self, key: &str, from: &str, value: &Value) {
+        match scalar(value).parse::<i64>() {
+            Ok(number) => self.document.raw(key, &number.to_string()),
+            Err(_) => self.notes.push(format!("`{from}`: {} is no number", scalar(value))),
+        }
+    }
+
+    fn capabilities(&mut self, value: &Value) {
+        let mut names = Vec::new();
+        for name in list(value) {
+            let name = name.to_ascii_uppercase();
+            match name.strip_prefix("CAP_").unwrap_or(&name) {
+                "ALL" => {
+                    self.notes.push("`cap_add`: name the capabilities, not all of them".into())
+                }
+                name => names.push(format!("CAP_{name}")),
+            }
+        }
+        self.document.list("capabilities", names);
     }
 
     fn environment(&mut self, value: &Value) {
         for (name, value) in pairs(Some(value)) {
             match value {
-                Some(value) => self.document.entry("env", &name, &value),
+                Some(value) => {
+                    self.no_variables("environment", &value);
+                    self.document.entry("env", &name, &value);
+                }
                 None => self.notes.push(format!("`environment`: {name} is not taken from outside")),
             }
         }
@@ -254,7 +293,12 @@ impl Service<'_> {
         for device in list(value) {
             match device.split(':').collect::<Vec<_>>().as_slice() {
                 [host] => devices.push((*host).to_owned()),
-                [host, inside, ..] if host == inside => devices.push((*host).to_owned()),
+                [host, inside, rights @ ..] if host == inside => match rights {
+                    [rights] if !rights.contains('w') => self.notes.push(format!(
+                        "`devices`: {device} cannot be shown for reading alone, and is left out"
+                    )),
+                    _ => devices.push((*host).to_owned()),
+                },
                 _ => self.notes.push(format!("`devices`: {device} cannot appear elsewhere")),
             }
         }
@@ -282,6 +326,7 @@ impl Service<'_> {
             }
             _ => return self.notes.push("`healthcheck`: without a test there is none".into()),
         };
+        self.no_variables("healthcheck", &words.join(" "));
         let time = |key: &str| value.get(key).and_then(|it| seconds(&scalar(it)));
         let numbers = [
             ("interval_s", time("interval")),
@@ -344,6 +389,12 @@ impl Service<'_> {
                     // Its six fields begin with seconds.
                     let fields: Vec<&str> = value.split_whitespace().collect();
                     let fields = if fields.len() == 6 { &fields[1..] } else { &fields };
+                    if fields.len() == 5 {
+                        self.notes.push(format!(
+                            "`cron.schedule`: read as minute, hour, day, month, weekday: {}",
+                            fields.join(" ")
+                        ));
+                    }
                     self.document.text("schedule", &fields.join(" "));
                 }
                 "io.rancher.os.createonly" => self.notes.push(
@@ -556,15 +607,43 @@ web:
 "#;
         let all = converted(text);
         let told = all[0].notes.join("\n");
-        for word in
-            ["tag of nginx:1.25", "quotes", "data:/data", "FROM_OUTSIDE", "`sysctls`", "nobody"]
-        {
+        for word in [
+            "tag of nginx:1.25",
+            "quotes",
+            "place of `$`",
+            "data:/data",
+            "FROM_OUTSIDE",
+            "`sysctls`",
+            "nobody",
+        ] {
             assert!(told.contains(word), "{word}: {told}");
         }
         assert!(all[0].problem.as_ref().unwrap().contains("a tag can move"));
         assert_eq!(images(text).unwrap(), ["nginx:1.25"]);
         for bad in ["", "a: [", "services: {}", "services: 3", "web: 7", "- a\n- b"] {
             assert!(convert(bad, &BTreeMap::new()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn nothing_grants_more_than_it_says() {
+        let text = r#"
+web:
+  image: web
+  pids_limit: "5\nnew_privileges = true"
+  oom_score_adj: "x"
+  cap_add: [ALL, cap_net_admin, SYS_TIME]
+  devices: ["/dev/a:/dev/a:r", "/dev/b:/dev/b:rwm", "/dev/c:/dev/d"]
+  labels: { 'a" = 1, new_privileges = true, "b': "x\ny" }
+"#;
+        let (file, notes) = one(text);
+        assert!(!file.new_privileges && file.tasks == 512 && file.oom_score_adj == 0);
+        assert_eq!(file.capabilities, ["CAP_NET_ADMIN", "CAP_SYS_TIME"]);
+        assert_eq!(file.devices, ["/dev/b"]);
+        assert_eq!((file.labels.len(), file.restart()), (1, Restart::Never));
+        let told = notes.join("\n");
+        for word in ["`pids_limit`", "`oom_score_adj`", "`cap_add`", "reading alone", "elsewhere"] {
+            assert!(told.contains(word), "{word}: {told}");
         }
     }
 

@@ -27,8 +27,7 @@ fn a_dead_manager_and_a_service_that_never_ends() -> Result<()> {
                 if [ \"$name\" = os-services ]; then kill -STOP ${it#/proc/}; fi; done";
     let rest = "kind = \"oneshot\"\nnamespaces = []\ncapabilities = [\"CAP_KILL\"]";
     let file = write(&machine, "freeze", stop, rest)?;
-    let mut asking =
-        machine.ssh()?.spawn(&format!("osctl service enable {file}"), Duration::from_secs(30))?;
+    let mut asking = machine.ssh()?.spawn(&format!("osctl service enable {file}"), NOTICED)?;
     let frozen = Instant::now();
     wait::until("the dead manager to be noticed", NOTICED, || {
         let told = machine.serial().contains("os-services says nothing any more; killing it");
