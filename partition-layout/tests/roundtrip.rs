@@ -13,7 +13,7 @@ use partition_layout::record::{
 use partition_layout::slot::Slot;
 use partition_layout::slot_image::{self, Header, Trailer};
 use partition_layout::tlv::{self, CRITICAL};
-use partition_layout::verity::{TreeBuilder, VerityTable, tree_size};
+use partition_layout::verity::{TreeBuilder, VerityTable, tree_size, unhex};
 use partition_layout::{frames, places};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -543,4 +543,30 @@ fn a_tree_counts_its_blocks() {
     assert_eq!(tree.data_blocks(), 3);
     tree.update(&[1; 4096]);
     assert_eq!(tree.data_blocks(), 4);
+}
+
+#[test]
+fn a_verity_line_is_read_as_it_is_written_or_not_at_all() {
+    let table = VerityTable { data_blocks: 1, hash_start: 2, root: [0xAB; 32], salt: [0xCD; 32] };
+    let text = table.encode();
+    assert_eq!(VerityTable::decode(&text), Some(table.clone()));
+    let none = VerityTable { data_blocks: 0, ..table.clone() }.encode();
+    assert_eq!(VerityTable::decode(&none), None, "no data");
+    let more = text.replace('\n', " more=1\n");
+    assert_eq!(VerityTable::decode(&more), None);
+    // What the standard library would read as numbers.
+    for (number, other) in [("00000000000000000001", "+0000000000000000001"), ("ab", "+b")] {
+        assert_eq!(VerityTable::decode(&text.replacen(number, other, 1)), None, "{other}");
+    }
+    let line = "1 /dev/x /dev/x 4096 4096 1 2 sha256 ";
+    let told = table.target("/dev/x");
+    assert_eq!(told, format!("{line}{} {}", "ab".repeat(32), "cd".repeat(32)));
+}
+
+#[test]
+fn hexadecimal_is_two_digits_a_byte() {
+    assert_eq!(unhex("00fF"), Some([0, 0xFF]));
+    for bad in ["", "00", "00ff0", "00ff00", "00f", "0 ff", "+0ff", "0xff", "00fg"] {
+        assert_eq!(unhex::<2>(bad), None, "{bad}");
+    }
 }
