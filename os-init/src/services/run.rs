@@ -61,7 +61,9 @@ impl Run {
             Ok(status) => What::Ended { status },
             Err(why) => What::Lost(why),
         };
-        if self.file.writable_root && self.file.kind == Kind::Daemon {
+        // Where containerd could not be asked it may run on, for the next start to adopt.
+        let has_ended = !matches!(&what, What::Lost(why) if why.runtime);
+        if has_ended && self.file.writable_root && self.file.kind == Kind::Daemon {
             self.clear().await;
         }
         self.tell(what).await;

@@ -5,7 +5,7 @@ use std::io::{self, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use os_init::services::images::{Images, ROOT};
+use os_init::services::images::{FOLDER, Images, ROOT};
 use sha2::{Digest as _, Sha256};
 use update_manifest::digest::Digest;
 use update_manifest::oci::{CONFIG_BYTES_MAX, Descriptor, ImageConfig};
@@ -96,46 +96,37 @@ pub async fn pull(source: &Source<'_>, images: &Images, tell: Tell) -> Result<Pu
     let config = registry.small_blob(repository, manifest.config(), CONFIG_BYTES_MAX).await?;
     fits(&name, &config, platform)?;
 
-    let on_state = |what: &str, error: &dyn std::fmt::Display| {
-        Failure::new(
-            Class::State,
-            "state",
-            format!("{name}: {what} on the state partition: {error}"),
-        )
-    };
     let began = {
         let (images, name) = (images.clone(), name.clone());
         blocking(move || images.begin(&name).and_then(|folder| Ok((room(&folder)?, folder))))
     };
-    let (room, folder) = began.await?.map_err(|error| on_state("make room", &error))?;
+    let began = began.await?;
+    let (room, folder) = began.map_err(|error| on_state(source, Path::new(FOLDER), &error))?;
     progress.phase = "downloading".into();
     progress.total = layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add);
     let mut pulling = Pulling { source, folder: folder.clone(), room: Some(room), progress, tell };
-    let mut fetched = Ok(());
-    for (layer, coding) in layers.iter().zip(codings) {
-        fetched = pulling.layer(layer, coding).await;
-        if fetched.is_err() {
-            break;
+    let made = async {
+        for (layer, coding) in layers.iter().zip(codings) {
+            pulling.layer(layer, coding).await?;
         }
-    }
-    if let Err(failure) = fetched {
+        let (images, layer) = (images.clone(), folder.join(LAYER));
+        let committed = blocking(move || {
+            std::fs::remove_file(layer).and_then(|()| images.commit(&name, &config))
+        });
+        committed.await?.map_err(|error| on_state(source, &folder, &error))
+    };
+    if let Err(failure) = made.await {
         // What cannot be removed now is removed before the next pull.
         let _ = blocking(move || std::fs::remove_dir_all(folder)).await;
         return Err(failure);
     }
-    let downloaded = pulling.progress.done;
-    let committed = {
-        let (images, name) = (images.clone(), name.clone());
-        blocking(move || {
-            let layer_gone = std::fs::remove_file(folder.join(LAYER));
-            layer_gone.and_then(|()| images.commit(&name, &config)).inspect_err(|_| {
-                // As above.
-                let _ = std::fs::remove_dir_all(&folder);
-            })
-        })
-    };
-    committed.await?.map_err(|error| on_state("store it", &error))?;
-    Ok(Pulled { key, downloaded, was_there: false })
+    Ok(Pulled { key, downloaded: pulling.progress.done, was_there: false })
+}
+
+fn on_state(source: &Source<'_>, path: &Path, error: &io::Error) -> Failure {
+    let (name, path) = (source.reference, path.display());
+    let message = format!("{name}: write {path}: {error}; `osctl status` shows what is free");
+    Failure::new(Class::State, "state", message)
 }
 
 /// How a layer is packed.
@@ -209,7 +200,8 @@ impl Pulling<'_> {
         let path = self.folder.join(LAYER);
         let mut room = self.room.take().unwrap_or_default();
         room.hold(layer.size).map_err(|why| self.unfit(layer, why))?;
-        let mut received = Received::create(&path).map_err(|error| self.on_state(&path, error))?;
+        let received = Received::create(&path);
+        let mut received = received.map_err(|error| on_state(self.source, &path, &error))?;
         self.fetch(layer, &mut received).await?;
         let digest = received.digest();
         if digest != layer.digest {
@@ -231,12 +223,6 @@ impl Pulling<'_> {
         done.map_err(|why| self.unfit(layer, why))
     }
 
-    fn on_state(&self, path: &Path, error: io::Error) -> Failure {
-        let (name, path) = (self.source.reference, path.display());
-        let message = format!("{name}: write {path}: {error}; `osctl status` shows what is free");
-        Failure::new(Class::State, "state", message)
-    }
-
     fn unfit(&self, layer: &Descriptor, why: Unfit) -> Failure {
         let name = self.source.reference;
         match why {
@@ -253,7 +239,7 @@ impl Pulling<'_> {
                     SPARE >> 20
                 ),
             ),
-            Unfit::Io(path, error) => self.on_state(Path::new(&path), error),
+            Unfit::Io(path, error) => on_state(self.source, Path::new(&path), &error),
         }
     }
 
@@ -262,9 +248,12 @@ impl Pulling<'_> {
         let mut tries = 0;
         while received.length < layer.size {
             let before = received.length;
-            let Err(broken) = self.connection(layer, received).await else { continue };
-            let Broken::Registry(broken) = broken else {
-                return Err(self.on_state(&self.folder.join(LAYER), broken.into_io()));
+            let broken = match self.connection(layer, received).await {
+                Ok(()) => continue,
+                Err(Broken::Disk(error)) => {
+                    return Err(on_state(self.source, &self.folder.join(LAYER), &error));
+                }
+                Err(Broken::Registry(broken)) => broken,
             };
             tries = if received.length > before { 1 } else { tries + 1 };
             if tries >= TRIES || !matches!(broken, RegistryError::CannotKnow { .. }) {
@@ -302,15 +291,6 @@ impl Pulling<'_> {
 enum Broken {
     Registry(RegistryError),
     Disk(io::Error),
-}
-
-impl Broken {
-    fn into_io(self) -> io::Error {
-        match self {
-            Self::Registry(error) => io::Error::other(error.to_string()),
-            Self::Disk(error) => error,
-        }
-    }
 }
 
 impl From<RegistryError> for Broken {

@@ -4,6 +4,7 @@
 //! `io.rancher.os.*` and `cron.schedule`; a cloud-config with `rancher: services:` is taken too. Pure.
 
 mod text;
+mod values;
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::file::{NAME_MAX, ServiceFile};
 use text::Document;
+use values::{bytes, keys_or_list, list, pairs, scalar, seconds};
 
 /// One service as it comes out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,23 +27,9 @@ pub struct Imported {
     pub problem: Option<String>,
 }
 
-/// Services that RancherOS had and that need not be waited for here; and what stands for the others.
-const ELSEWHERE: [(&str, Option<&str>); 14] = [
-    ("network", Some("network")),
-    ("console", Some("console")),
-    ("ntp", Some("time")),
-    ("docker", None),
-    ("syslog", None),
-    ("udev", None),
-    ("udev-cold", None),
-    ("acpid", None),
-    ("logrotate", None),
-    ("system-cron", None),
-    ("subscriber", None),
-    ("cloud-init-execute", None),
-    ("preload-user-images", None),
-    ("user-volumes", None),
-];
+/// Services of RancherOS that there are here too, and their names.
+const ELSEWHERE: [(&str, &str); 3] =
+    [("network", "network"), ("console", "console"), ("ntp", "time")];
 /// Keys that say nothing that would matter here.
 const SILENT: [&str; 10] = [
     "cap_drop",
@@ -344,8 +332,10 @@ impl Service<'_> {
             let name = name.split(':').next().unwrap_or_default().trim();
             match (self.names.get(name), ELSEWHERE.iter().find(|(it, _)| *it == name)) {
                 (Some(own), _) => known.push(own.clone()),
-                (None, Some((_, Some(here)))) => known.push((*here).to_owned()),
-                (None, _) => self.notes.push(format!("`{key}`: there is no service `{name}` here")),
+                (None, Some((_, here))) => known.push((*here).to_owned()),
+                (None, None) => {
+                    self.notes.push(format!("`{key}`: there is no service `{name}` here"))
+                }
             }
         }
         self.document.more(key, known);
@@ -409,90 +399,6 @@ impl Service<'_> {
             self.document.text("kind", kind);
         }
     }
-}
-
-/// A value as text.
-fn scalar(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        other => other.to_string(),
-    }
-}
-
-/// A list of texts; a single one is a list of one.
-fn list(value: &Value) -> Vec<String> {
-    match value {
-        Value::Array(values) => values.iter().map(scalar).collect(),
-        Value::Null => Vec::new(),
-        other => vec![scalar(other)],
-    }
-}
-
-fn keys_or_list(value: &Value) -> Vec<String> {
-    match value {
-        Value::Object(map) => map.keys().cloned().collect(),
-        other => list(other),
-    }
-}
-
-/// A table, or a list of `NAME=VALUE`; no value where there is none.
-fn pairs(value: Option<&Value>) -> Vec<(String, Option<String>)> {
-    match value {
-        Some(Value::Object(map)) => map
-            .iter()
-            .map(|(key, value)| (key.clone(), Some(scalar(value)).filter(|_| !value.is_null())))
-            .collect(),
-        Some(other) => list(other)
-            .into_iter()
-            .map(|text| match text.split_once('=') {
-                Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
-                None => (text, None),
-            })
-            .collect(),
-        None => Vec::new(),
-    }
-}
-
-/// `512m`, `1g`, `100000`.
-fn bytes(text: &str) -> Option<u64> {
-    let text = text.trim().to_ascii_lowercase();
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let factor: u64 = match unit {
-        "" | "b" => 1,
-        "k" | "kb" => 1 << 10,
-        "m" | "mb" => 1 << 20,
-        "g" | "gb" => 1 << 30,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(factor)
-}
-
-/// `90`, `1m30s`, `2h`: whole seconds, at least one.
-fn seconds(text: &str) -> Option<u64> {
-    let mut rest = text.trim();
-    if let Ok(plain) = rest.parse() {
-        return Some(plain);
-    }
-    let mut milliseconds: u64 = 0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let (number, tail) = rest.split_at(digits);
-        let end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
-        let (unit, next) = tail.split_at(end);
-        let factor = match unit {
-            "ms" => 1,
-            "s" => 1000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            _ => return None,
-        };
-        milliseconds =
-            milliseconds.checked_add(number.parse::<u64>().ok()?.checked_mul(factor)?)?;
-        rest = next;
-    }
-    Some(milliseconds.div_ceil(1000).max(1)).filter(|_| !text.trim().is_empty())
 }
 
 #[cfg(test)]
@@ -645,13 +551,5 @@ web:
         for word in ["`pids_limit`", "`oom_score_adj`", "`cap_add`", "reading alone", "elsewhere"] {
             assert!(told.contains(word), "{word}: {told}");
         }
-    }
-
-    #[test]
-    fn sizes_and_times() {
-        let sizes = ["1024", "64m", "1GB", "x", "1t", ""].map(bytes);
-        assert_eq!(sizes, [Some(1024), Some(64 << 20), Some(1 << 30), None, None, None]);
-        let times = ["10", "1m30s", "500ms", "2h", "x", "1x", ""].map(seconds);
-        assert_eq!(times, [Some(10), Some(90), Some(1), Some(7200), None, None, None]);
     }
 }
