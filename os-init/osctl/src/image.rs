@@ -1,11 +1,12 @@
 //! Images of services: the updater pulls them, since it alone knows registries and keys.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use os_init::socket;
+use updater::cli::tell::Meter;
 use updater::failure::Class;
-use updater::wire::{PullImageRequest, PullProgress, PullReport, update_client::UpdateClient};
+use updater::wire::{PullImageRequest, PullReport, update_client::UpdateClient};
 
 use crate::failure::Failure;
 
@@ -24,18 +25,13 @@ pub async fn pull(image: &str, json: bool) -> Result<PullReport, Failure> {
     };
     let mut stream =
         UpdateClient::new(channel).pull_image(request).await.map_err(lost)?.into_inner();
-    let shown = !json && std::io::stderr().is_terminal();
+    let mut meter = Meter::new(!json && std::io::stderr().is_terminal());
     while let Some(message) = stream.message().await.map_err(lost)? {
-        let Some(report) = message.report else {
-            if shown {
-                draw(&message);
-            }
+        let Some(report) = message.pulled else {
+            meter.show(&message);
             continue;
         };
-        if shown {
-            // A terminal that is gone has nobody before it.
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
-        }
+        meter.clear();
         return match &report.error {
             None => Ok(report),
             Some(error) => Err(Failure {
@@ -45,14 +41,4 @@ pub async fn pull(image: &str, json: bool) -> Result<PullReport, Failure> {
         };
     }
     Err(Failure::system("the updater went away before it was done; the same again".into()))
-}
-
-fn draw(progress: &PullProgress) {
-    let PullProgress { phase, done_bytes, total_bytes, note, .. } = progress;
-    let (done, total) = (done_bytes >> 20, total_bytes >> 20);
-    let amount = if *total_bytes > 0 { format!(" {done} of {total} MiB") } else { String::new() };
-    let note = if note.is_empty() { String::new() } else { format!("; {note}") };
-    let mut terminal = std::io::stderr();
-    // As above.
-    let _ = write!(terminal, "\r\x1b[K{phase}{amount}{note}").and_then(|()| terminal.flush());
 }

@@ -8,15 +8,15 @@ use tonic::Status;
 
 use super::Daemon;
 use super::jobs::on_wire;
-use super::service::MESSAGES;
+use super::service::{MESSAGES, on_the_way};
 use crate::engine::install::open_registry;
 use crate::failure::{Class, Failure};
 use crate::registry::Reference;
 use crate::registry::transport::Patience;
-use crate::service_image::{self, Progress, Pulled, Source, Tell};
+use crate::service_image::{self, Pulled, Source, Tell};
 use crate::wire;
 
-type Message = Result<wire::PullProgress, Status>;
+type Message = Result<wire::Progress, Status>;
 
 /// Pulls `image` in a task of its own: a client that goes away does not stop it. What is received is
 /// how far it is and, at last, the report.
@@ -33,9 +33,9 @@ pub fn pull(daemon: Arc<Daemon>, image: String) -> mpsc::Receiver<Message> {
         let job = tokio::spawn(async move { daemon.pull_image(&image, tell).await });
         let stopped = |_| Failure::new(Class::System, "engine", "the pull stopped unexpectedly");
         let pulled = job.await.map_err(stopped).and_then(|pulled| pulled);
-        let report = Some(report(shown, pulled));
+        let pulled = Some(report(shown, pulled));
         // The client may be gone; the image lies where it is looked for.
-        let _ = sender.send(Ok(wire::PullProgress { report, ..Default::default() })).await;
+        let _ = sender.send(Ok(wire::Progress { pulled, ..Default::default() })).await;
     });
     receiver
 }
@@ -55,16 +55,6 @@ impl Daemon {
             roots: &self.site.roots,
         };
         service_image::pull(&source, &Images::at(FOLDER), tell).await
-    }
-}
-
-fn on_the_way(progress: Progress) -> wire::PullProgress {
-    wire::PullProgress {
-        phase: progress.phase,
-        done_bytes: progress.done,
-        total_bytes: progress.total,
-        note: progress.note,
-        report: None,
     }
 }
 

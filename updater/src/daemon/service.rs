@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 use super::Daemon;
 use super::images;
 use super::jobs::on_wire;
+use crate::engine::install::Progress;
 use crate::engine::plan::{Goal, Order};
 use crate::engine::slot::inspect_slot;
 use crate::failure::{Class, Failure};
@@ -84,16 +85,8 @@ impl Update for Calls {
                             return;
                         }
                         let now = progress.borrow_and_update().clone();
-                        let message = wire::Progress {
-                            phase: now.phase,
-                            done_bytes: now.done,
-                            total_bytes: now.total,
-                            version: now.version,
-                            note: now.note,
-                            report: None,
-                        };
                         // A full channel is a slow client's loss.
-                        let _ = sender.try_send(Ok(message));
+                        let _ = sender.try_send(Ok(on_the_way(now)));
                     }
                 }
             }
@@ -101,7 +94,7 @@ impl Update for Calls {
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
-    type PullImageStream = Pin<Box<dyn Stream<Item = Result<wire::PullProgress, Status>> + Send>>;
+    type PullImageStream = Self::ApplyStream;
 
     async fn pull_image(
         &self,
@@ -177,6 +170,18 @@ impl Update for Calls {
         _: Request<wire::ResumeRequest>,
     ) -> Result<Response<wire::PauseAnswer>, Status> {
         Ok(Response::new(set_paused(&self.daemon, None)))
+    }
+}
+
+/// How far something is, on the wire.
+pub(super) fn on_the_way(now: Progress) -> wire::Progress {
+    wire::Progress {
+        phase: now.phase,
+        done_bytes: now.done,
+        total_bytes: now.total,
+        version: now.version,
+        note: now.note,
+        ..Default::default()
     }
 }
 

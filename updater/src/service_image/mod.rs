@@ -12,4 +12,4 @@ pub mod layer;
 pub mod pull;
 
 #[cfg(feature = "network")]
-pub use pull::{Progress, Pulled, Source, Tell, pull};
+pub use pull::{Pulled, Source, Tell, pull};

@@ -11,6 +11,7 @@ use update_manifest::digest::Digest;
 use update_manifest::oci::{CONFIG_BYTES_MAX, Descriptor, ImageConfig};
 use update_manifest::trust::TrustRoots;
 
+use crate::engine::install::Progress;
 use crate::failure::{Class, Failure};
 use crate::registry::reference::Target;
 use crate::registry::{Reference, Registry, RegistryError};
@@ -28,19 +29,6 @@ const TRIES: u32 = 4;
 const SPARE: u64 = 256 << 20;
 /// The window that unpacking a zstd frame may want, as a power of two: 16 MiB.
 const WINDOW_LOG_MAX: u32 = 24;
-
-/// How far a pull is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// What is being done.
-    pub phase: String,
-    /// Bytes of the layers, as they come, done so far.
-    pub done: u64,
-    /// All of them.
-    pub total: u64,
-    /// Why it waits, if it does.
-    pub note: String,
-}
 
 /// What became of a pull.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -261,10 +249,9 @@ impl Pulling<'_> {
             }
             // The token or the signed address of a storage server may have run out.
             self.source.registry.forget_tokens();
-            self.progress.note = broken.to_string();
-            (self.tell)(self.progress.clone());
+            let (phase, note) = ("waiting".into(), broken.to_string());
+            (self.tell)(Progress { phase, note, ..self.progress.clone() });
             tokio::time::sleep(self.source.registry.patience().first_wait * tries).await;
-            self.progress.note.clear();
         }
         Ok(())
     }
