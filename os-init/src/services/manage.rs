@@ -9,7 +9,7 @@
 use super::definitions::{Definition, Definitions, Sources};
 use super::file::{Kind, Restart, ServiceFile};
 use super::operator::Folder;
-use super::orders::{self, Aim, Order, Progress, Verb};
+use super::orders::{self, Aim, Order, Progress, Stands, Verb};
 use super::probes::Probes;
 use super::run::{self, News, Run, What};
 use super::runtime::{self, AWAY_PAUSE, Runtime, Task};
@@ -184,7 +184,7 @@ async fn connect(resolv: &mut String) -> Runtime {
 
 /// Writes resolv.conf when what networkd knows has changed; `written` is what it holds.
 fn name_servers(written: &mut String) {
-    let state = std::fs::read_to_string("/run/systemd/netif/state").unwrap_or_default();
+    let state = std::fs::read_to_string(resolv::NETWORKD).unwrap_or_default();
     let text = resolv::from_networkd(&state);
     if text != *written && super::folders::replace("/run/bascule/etc/resolv.conf", &text).is_ok() {
         *written = text;
@@ -328,14 +328,14 @@ impl Manager {
     /// Leaves the images that were chosen for built-in services, once and in time, where the gate does
     /// not pass with them.
     fn judge_choices(&mut self, gate: &Verdict) {
-        if *gate == Verdict::Passed || self.choices_judged {
-            self.choices_judged = true;
+        if self.choices_judged {
             return;
         }
-        if self.now_ms() < CHOSEN_MAX_MS {
+        let late = self.now_ms() >= CHOSEN_MAX_MS;
+        self.choices_judged = late || *gate == Verdict::Passed;
+        if !late || *gate == Verdict::Passed {
             return;
         }
-        self.choices_judged = true;
         let left = self.services.iter_mut().filter(|(_, it)| it.definition.is_gated());
         let left: Vec<String> =
             left.filter_map(|(name, it)| it.fall_back().then(|| name.clone())).collect();
@@ -455,13 +455,20 @@ impl Manager {
         if !settles {
             service.set_by_hand(verb.aim() == Aim::Down);
         }
-        let is_unwanted = settles && (service.by_hand || service.gone);
-        let is_missing = settles && service.definition.missing.is_some();
-        let aim = if is_unwanted || is_missing { Aim::Down } else { verb.aim() };
+        let (events, aim) = orders::events(
+            verb,
+            &Stands {
+                unwanted: service.by_hand || service.gone,
+                missing: service.definition.missing.is_some(),
+                newer,
+                scheduled: service.definition.file.kind == Kind::Scheduled,
+                was_daemon: service.runs_by.as_ref().is_some_and(|it| it.kind == Kind::Daemon),
+            },
+        );
         if settles && service.definition.is_gated() {
             self.probes.again(self.updater());
         }
-        for event in self.events(&name, verb, newer) {
+        for event in events {
             self.step(&name, *event);
         }
         let after = self.services.get(&name).map(|service| service.state);
@@ -489,28 +496,6 @@ impl Manager {
         }
         if let Some(definitions) = definitions {
             self.take_definitions(definitions, Some(name));
-        }
-    }
-
-    /// What an order comes to; `newer`: it runs by another file than the newest.
-    fn events(&self, name: &str, verb: Verb, newer: bool) -> &'static [Event] {
-        let Some(service) = self.services.get(name) else { return &[] };
-        let scheduled = service.definition.file.kind == Kind::Scheduled;
-        let was_daemon = service.runs_by.as_ref().is_some_and(|it| it.kind == Kind::Daemon);
-        match verb {
-            Verb::Settle { .. } if service.by_hand || service.gone => &[],
-            Verb::Settle { .. } if service.definition.missing.is_some() => &[Event::Stop],
-            Verb::Settle { .. } if !newer => &[],
-            // It is started when its time comes; what runs on as a daemon has to end first.
-            Verb::Renew if scheduled && was_daemon => &[Event::Stop],
-            Verb::Renew if scheduled => &[Event::Schedule],
-            Verb::Settle { .. } if scheduled => &[Event::Stop, Event::Schedule],
-            Verb::Start => &[Event::Start],
-            Verb::Renew | Verb::Try if !newer => &[Event::Start],
-            Verb::Renew | Verb::Try | Verb::Settle { .. } | Verb::Restart => {
-                &[Event::Stop, Event::Start]
-            }
-            Verb::Stop | Verb::Forget => &[Event::Stop],
         }
     }
 

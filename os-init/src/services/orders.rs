@@ -2,7 +2,7 @@
 //! is there, or cannot come.
 
 use super::definitions::Definitions;
-use super::supervisor::State;
+use super::supervisor::{Event, State};
 use super::wire::Changed;
 use tokio::sync::oneshot;
 use tonic::Status;
@@ -100,9 +100,77 @@ pub fn progress(aim: Aim, state: State, oneshot: bool, blocked: bool) -> Progres
     }
 }
 
+/// What an order finds of its service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stands {
+    /// A person has stopped or removed it.
+    pub unwanted: bool,
+    /// What it requires is not there.
+    pub missing: bool,
+    /// It was started last by another file than the newest.
+    pub newer: bool,
+    /// It is started by the clock.
+    pub scheduled: bool,
+    /// It was started last as a daemon.
+    pub was_daemon: bool,
+}
+
+/// What an order comes to, and what is waited for before it is answered.
+#[must_use]
+pub fn events(verb: Verb, stands: &Stands) -> (&'static [Event], Aim) {
+    const AGAIN: &[Event] = &[Event::Stop, Event::Start];
+    let Stands { unwanted, missing, newer, scheduled, was_daemon } = *stands;
+    let events: &[Event] = match verb {
+        // Who has stopped it during the trial wanted it so; and what is not there cannot run.
+        Verb::Settle { .. } if unwanted => return (&[], Aim::Down),
+        Verb::Settle { .. } if missing => return (&[Event::Stop], Aim::Down),
+        Verb::Settle { .. } if !newer => &[],
+        Verb::Settle { .. } if scheduled => &[Event::Stop, Event::Schedule],
+        // It is started when its time comes; what runs on as a daemon has to end first.
+        Verb::Renew if scheduled && was_daemon => &[Event::Stop],
+        Verb::Renew if scheduled => &[Event::Schedule],
+        Verb::Renew | Verb::Try if !newer => &[Event::Start],
+        Verb::Renew | Verb::Try | Verb::Settle { .. } | Verb::Restart => AGAIN,
+        Verb::Start => &[Event::Start],
+        Verb::Stop | Verb::Forget => &[Event::Stop],
+    };
+    (events, verb.aim())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_trial_starts_nothing_that_nobody_wants() {
+        let put_back = Verb::Settle { kept: false };
+        let newer = Stands { newer: true, ..Stands::default() };
+        assert_eq!(events(put_back, &newer), (&[Event::Stop, Event::Start][..], Aim::Up));
+        let unwanted = Stands { unwanted: true, ..newer };
+        assert_eq!(
+            events(put_back, &unwanted),
+            (&[][..], Aim::Down),
+            "stopped or removed meanwhile"
+        );
+        let missing = Stands { missing: true, ..newer };
+        assert_eq!(events(put_back, &missing), (&[Event::Stop][..], Aim::Down));
+        let kept = events(Verb::Settle { kept: true }, &Stands::default());
+        assert_eq!(kept, (&[][..], Aim::Up), "it runs on");
+        let scheduled = Stands { scheduled: true, ..newer };
+        assert_eq!(events(put_back, &scheduled).0, [Event::Stop, Event::Schedule]);
+    }
+
+    #[test]
+    fn a_scheduled_service_is_enabled_and_not_started() {
+        let scheduled = Stands { scheduled: true, newer: true, ..Stands::default() };
+        assert_eq!(events(Verb::Renew, &scheduled), (&[Event::Schedule][..], Aim::Up));
+        let daemon = Stands { was_daemon: true, ..scheduled };
+        assert_eq!(events(Verb::Renew, &daemon).0, [Event::Stop], "the daemon that it was ends");
+        assert_eq!(events(Verb::Start, &scheduled).0, [Event::Start]);
+        // What runs by the newest file runs on.
+        assert_eq!(events(Verb::Renew, &Stands::default()).0, [Event::Start]);
+        assert_eq!(events(Verb::Restart, &Stands::default()).0, [Event::Stop, Event::Start]);
+    }
 
     #[test]
     fn an_order_is_answered_when_its_effect_is_there_or_cannot_come() {

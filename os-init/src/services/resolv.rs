@@ -9,6 +9,14 @@ use std::fmt::Write as _;
 /// The resolver library reads no more than this many servers.
 const SERVERS_MAX: usize = 3;
 
+/// networkd's own state file.
+pub const NETWORKD: &str = "/run/systemd/netif/state";
+
+/// What a networkd state file says of the whole network, such as `routable`.
+pub fn operational(state: &str) -> Option<&str> {
+    state.lines().find_map(|line| line.strip_prefix("OPER_STATE="))
+}
+
 /// The `resolv.conf` for a networkd state file; lines that are not understood are passed over.
 pub fn from_networkd(state: &str) -> String {
     let mut out = String::from("# Written from what networkd learned.\n");

@@ -12,7 +12,7 @@ use super::file::Kind;
 use super::gate_facts::PASSED;
 use super::serve::{Calls, known, on_disk};
 use super::upgrade::{self, Upgrade};
-use super::{images, wire};
+use super::{images, resolv, wire};
 use crate::console::warn;
 use crate::control::{self, WAITING};
 use std::time::{Duration, Instant, SystemTime};
@@ -26,9 +26,8 @@ const GATE_MAX: Duration = Duration::from_secs(180);
 const NETWORK_MAX: Duration = Duration::from_secs(45);
 /// A trial that is not over after this is over: a oneshot that takes longer cannot be upgraded.
 const TRIAL_MAX: Duration = Duration::from_secs(3600);
-/// The service that sets up the network, and where what it runs says how that stands.
+/// The service that sets up the network.
 const NETWORK: &str = "network";
-const NETWORKD: &str = "/run/systemd/netif/state";
 /// How often it is looked at meanwhile.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -166,25 +165,65 @@ async fn steady(
     let name = &file.name;
     let gone = || format!("{name} was removed meanwhile");
     let restarts = calls.shown_of(name).ok_or_else(gone)?.restarts;
-    let limit = if before.is_gated() { GATE_MAX } else { STEADY };
     let begun = Instant::now();
     loop {
         tokio::time::sleep(LOOK).await;
         let now = calls.shown_of(name).ok_or_else(gone)?;
-        if now.restarts != restarts || now.up_s.is_none() {
-            return Err(format!("{name} is {}: {}", now.state, now.reason));
+        let seen = Seen {
+            up: begun.elapsed(),
+            ran_on: now.restarts == restarts && now.up_s.is_some(),
+            gate: before.is_gated().then(|| calls.gate()),
+            network: network.map(Network::is_up_again),
+        };
+        match judge(&seen) {
+            Judged::Healthy => return Ok(()),
+            Judged::Open => {}
+            Judged::Ended => return Err(format!("{name} is {}: {}", now.state, now.reason)),
+            Judged::Unhealthy(why) => {
+                return Err(format!("with it the machine is not healthy: {why}"));
+            }
         }
-        let gate = calls.gate();
-        let is_network_up = network.is_none_or(Network::is_up_again);
-        let well = !before.is_gated() || gate == PASSED && is_network_up;
-        if begun.elapsed() >= STEADY && well {
-            return Ok(());
+    }
+}
+
+/// What is seen of a daemon on trial.
+#[derive(Debug, Clone)]
+struct Seen {
+    /// Since it came up and was well.
+    up: Duration,
+    /// It has not ended since.
+    ran_on: bool,
+    /// What the health gate says, for a service that it waits for.
+    gate: Option<String>,
+    /// Whether the network is up as it was, for the service that sets it up.
+    network: Option<bool>,
+}
+
+/// What that comes to.
+#[derive(Debug, PartialEq, Eq)]
+enum Judged {
+    /// Not to be said yet.
+    Open,
+    /// It is kept.
+    Healthy,
+    /// It ended, which is told of it.
+    Ended,
+    /// It runs, and that is not enough: why.
+    Unhealthy(String),
+}
+
+fn judge(seen: &Seen) -> Judged {
+    let is_gate_good = seen.gate.as_ref().is_none_or(|gate| gate == PASSED);
+    let is_network_up = seen.network.unwrap_or(true);
+    match seen {
+        Seen { ran_on: false, .. } => Judged::Ended,
+        Seen { up, .. } if *up < STEADY => Judged::Open,
+        _ if is_gate_good && is_network_up => Judged::Healthy,
+        Seen { up, .. } if !is_network_up && *up >= NETWORK_MAX => {
+            Judged::Unhealthy("the network is not up as it was".into())
         }
-        let is_deaf = !is_network_up && begun.elapsed() >= NETWORK_MAX;
-        if begun.elapsed() >= limit || is_deaf {
-            let why = if is_network_up { &gate } else { "the network is not up as it was" };
-            return Err(format!("with it the machine is not healthy: {why}"));
-        }
+        Seen { up, gate: Some(gate), .. } if *up >= GATE_MAX => Judged::Unhealthy(gate.clone()),
+        _ => Judged::Open,
     }
 }
 
@@ -203,15 +242,14 @@ impl Network {
 
     /// Whether networkd has said since then that it stands as well.
     fn is_up_again(&self) -> bool {
-        let written = std::fs::metadata(NETWORKD).and_then(|it| it.modified());
+        let written = std::fs::metadata(resolv::NETWORKD).and_then(|it| it.modified());
         written.is_ok_and(|at| at > self.since) && operational().as_ref() == Some(&self.state)
     }
 }
 
-/// What networkd says of the whole network, such as `routable`.
 fn operational() -> Option<String> {
-    let text = std::fs::read_to_string(NETWORKD).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("OPER_STATE=")).map(str::to_owned)
+    let text = std::fs::read_to_string(resolv::NETWORKD).ok()?;
+    resolv::operational(&text).map(str::to_owned)
 }
 
 async fn keep(calls: &Calls, before: &Definition, target: &str) -> Result<(), String> {
@@ -246,5 +284,31 @@ impl Calls {
         if let Err(why) = pruned.await {
             warn(why.message());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn running_is_not_enough_for_what_the_machine_is_reached_by() {
+        let seen = |up: Duration, gate: Option<&str>, network: Option<bool>| {
+            judge(&Seen { up, ran_on: true, gate: gate.map(str::to_owned), network })
+        };
+        let second = Duration::from_secs(1);
+        assert_eq!(seen(STEADY - second, None, None), Judged::Open);
+        assert_eq!(seen(STEADY, None, None), Judged::Healthy);
+        let (passed, waits) = (Some(PASSED), Some("sshd does not answer"));
+        assert_eq!(seen(STEADY, passed, None), Judged::Healthy);
+        assert_eq!(seen(GATE_MAX - second, waits, None), Judged::Open);
+        let why = Judged::Unhealthy("sshd does not answer".into());
+        assert_eq!(seen(GATE_MAX, waits, None), why);
+        assert_eq!(seen(NETWORK_MAX - second, passed, Some(false)), Judged::Open);
+        let deaf = Judged::Unhealthy("the network is not up as it was".into());
+        assert_eq!(seen(NETWORK_MAX, passed, Some(false)), deaf);
+        assert_eq!(seen(STEADY, passed, Some(true)), Judged::Healthy);
+        let ended = Seen { up: STEADY, ran_on: false, gate: None, network: None };
+        assert_eq!(judge(&ended), Judged::Ended);
     }
 }
