@@ -13,7 +13,7 @@ use crate::registry::REPOSITORY;
 use crate::release::{Image, digest_of};
 
 /// The static shell and its tools (package busybox-static).
-const BUSYBOX: &str = "/usr/bin/busybox";
+pub const BUSYBOX: &str = "/usr/bin/busybox";
 
 /// What goes into an image.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 use vm_tests::machine::Machine;
 use vm_tests::registry::Registry;
-use vm_tests::release::Image;
+use vm_tests::release::{Image, digest_of};
 use vm_tests::service_image::{self, Contents, reference};
 use vm_tests::template::Template;
 use vm_tests::{artifacts, guest, wait};
@@ -117,7 +117,7 @@ fn one_service_is_upgraded_alone() -> Result<()> {
     runs(&machine, &two, "two")?;
     osctl(&machine, &format!("service upgrade web {}", reference(&two)), 1)?;
     let updater = upgraded_updater(&machine, &registry)?;
-    cut_in_the_middle(&mut machine, &registry)?;
+    let late = cut_in_the_middle(&mut machine, &registry)?;
     machine.route_registry(None)?;
     machine.power_on()?;
     assert_eq!(guest::wait_confirmed(&mut machine, guest::BOOT)?, (2, "b".to_owned()));
@@ -126,6 +126,7 @@ fn one_service_is_upgraded_alone() -> Result<()> {
         Ok((word(&now, "state") == "running").then_some(()))
     })?;
     runs(&machine, &two, "two")?;
+    is_whole(&machine, &late)?;
     let now = service(&machine, "updater")?;
     assert_eq!(word(&now, "image"), "", "a newer release brings a newer one: {now}");
     assert!(word(&now, "set_aside").contains(&updater), "{now}");
@@ -226,8 +227,8 @@ fn upgraded_updater(machine: &Machine, registry: &Registry) -> Result<String> {
     Ok(image.digest())
 }
 
-/// The power goes while a service is on trial.
-fn cut_in_the_middle(machine: &mut Machine, registry: &Registry) -> Result<()> {
+/// The power goes while a service is on trial, and as soon as an image is said to be pulled: that one.
+fn cut_in_the_middle(machine: &mut Machine, registry: &Registry) -> Result<Image> {
     let sick = made("sick", "echo sick; exec sleep 9999")?;
     registry.publish_image(&sick)?;
     let words = format!("osctl service upgrade web {}", reference(&sick));
@@ -237,8 +238,21 @@ fn cut_in_the_middle(machine: &mut Machine, registry: &Registry) -> Result<()> {
         let tried = word(&now, "state") == "running" && word(&now, "image") == reference(&sick);
         Ok(tried.then_some(()))
     })?;
+    let late = saying("late")?;
+    registry.publish_image(&late)?;
+    osctl(machine, &format!("service pull {}", reference(&late)), 0)?;
     machine.power_cut()?;
     // The client's end is the machine's.
     let _ = asking.wait();
+    Ok(late)
+}
+
+/// A power cut leaves no empty files of an image that counts.
+fn is_whole(machine: &Machine, image: &Image) -> Result<()> {
+    osctl(machine, &format!("service pull {}", reference(image)), 1)?;
+    let folder = format!("/var/lib/bascule/images/{}", image.digest().replace(':', "-"));
+    let sum = machine.ssh()?.run(&format!("sha256sum {folder}/root/bin/busybox"))?.ok("sum")?;
+    let shell = std::fs::read(service_image::BUSYBOX)?;
+    assert!(sum.contains(&digest_of(&shell)["sha256:".len()..]), "other bytes: {sum}");
     Ok(())
 }
